@@ -1,0 +1,205 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/dtype.h"
+#include "kernels/sampling.h"
+
+// What an engine may ask of a device. Two real implementations: kernels/reference (the
+// plain truth) and kernels/cpu (fast); kernels/cuda takes the same interface to a stream.
+//
+// The numerics contract (docs/numerics.md): each f32 sum over K is kept in 16 virtual
+// lanes (element i in lane i % 16) with fused multiply-add and one fixed tree at the end
+// (8+8, 4+4, 2+2, 1+1); exp, tanh and rsqrt are ours, of IEEE operations only; attention
+// runs over blocks of 16 keys inside spans of 512 absolute positions, spans merged in
+// order. So no bit depends on rows, threads, stages or instruction set, and the cpu
+// backend equals the reference backend bit for bit.
+namespace sauva {
+
+// Memory of a backend, freed with the object. Aligned to 64 bytes; zero at first.
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual std::byte* data() = 0;
+  virtual int64_t size_bytes() const = 0;
+};
+
+// Activations: f32 in backend memory, row-major, rows `stride` floats apart.
+struct Rows {
+  float* data = nullptr;
+  int rows = 0;
+  int columns = 0;
+  int64_t stride = 0;
+
+  float* row(int i) const { return data + i * stride; }
+  Rows Columns(int first, int count) const { return {data + first, rows, count, stride}; }
+  Rows First(int count) const { return {data, count, columns, stride}; }
+};
+
+enum class WeightFormat {
+  kNative,  // as stored: f32, f16 or bf16
+  kInt8,    // int8 per output channel; activations int8 per token and group of 32
+};
+
+// A matrix as it stands in a checkpoint; the backend copies and repacks what it needs.
+struct WeightSource {
+  std::string name;  // for error messages
+  DType dtype = DType::kF32;
+  int64_t rows = 0;     // outputs
+  int64_t columns = 0;  // inputs
+  std::span<const std::byte> bytes;  // row-major, maybe unaligned
+};
+
+// A matrix [rows, columns] in the layout a backend streams. Opaque.
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  virtual int64_t rows() const = 0;
+  virtual int64_t columns() const = 0;
+  virtual int64_t size_bytes() const = 0;
+};
+
+// Keys and values of one layer: num_blocks blocks of kKvBlockTokens tokens. Opaque.
+struct KvShape {
+  int num_blocks = 0;
+  int num_kv_heads = 0;
+  int head_dim = 0;
+  DType dtype = DType::kF32;  // kF32 or kF16
+  int64_t size_bytes() const {
+    return int64_t{num_blocks} * 16 * 2 * num_kv_heads * head_dim * SizeOf(dtype);
+  }
+};
+class KvCache {
+ public:
+  virtual ~KvCache() = default;
+};
+
+// cos and sin for every position. Opaque.
+struct RopeShape {
+  std::vector<float> inverse_frequencies;  // [rotary_dims / 2], radians per position
+  int max_positions = 0;
+  bool interleaved = false;  // pairs (2i, 2i+1) instead of (i, i + rotary_dims/2)
+};
+class RopeTable {
+ public:
+  virtual ~RopeTable() = default;
+};
+
+// The largest step a backend must hold; UploadStep never exceeds it.
+struct StepLimits {
+  int max_tokens = 0;
+  int max_sequences = 0;
+  int max_blocks_per_sequence = 0;
+  int num_kv_groups = 1;
+};
+
+// What changes from step to step, in host memory; UploadStep copies it.
+struct StepTable {
+  std::span<const int32_t> token_ids;     // [tokens]; empty except on the first stage
+  std::span<const int32_t> positions;     // [tokens]
+  std::span<const int32_t> sequence_rows; // [tokens], the row of the block tables
+  // [sequences + 1]: tokens of sequence s are rows [first_tokens[s], first_tokens[s + 1]),
+  // at consecutive positions.
+  std::span<const int32_t> first_tokens;
+  // Per KV group: [sequences, max_blocks_per_sequence] block ids, row-major.
+  std::vector<std::span<const int32_t>> block_tables;
+  std::span<const int32_t> sampled_rows;  // rows of the hidden states whose logits are wanted
+};
+
+struct NormArgs {
+  Rows x;
+  std::span<const float> gain;  // [columns]
+  std::span<const float> bias;  // [columns], or empty
+  bool subtract_mean = false;   // LayerNorm; else RMSNorm
+  float epsilon = 0;
+  Rows out;  // may be x itself
+};
+
+struct MatMulArgs {
+  const Weight* weight = nullptr;  // [out, in]
+  Rows x;                          // [tokens, in]
+  std::span<const float> bias;     // [out], or empty
+  Rows out;                        // [tokens, out]; not x
+};
+
+struct RopeArgs {
+  Rows x;  // [tokens, heads * head_dim], in place; positions from the step
+  int num_heads = 0;
+  int head_dim = 0;
+  const RopeTable* table = nullptr;
+};
+
+struct WriteKvArgs {
+  Rows keys;    // [tokens, kv_heads * head_dim]
+  Rows values;  // the same shape
+  KvCache* cache = nullptr;
+  int kv_group = 0;
+};
+
+struct AttentionArgs {
+  Rows queries;  // [tokens, heads * head_dim]
+  const KvCache* cache = nullptr;  // holds the step's own tokens already
+  int kv_group = 0;
+  int num_heads = 0;
+  float score_scale = 0;
+  int window = 0;  // keys this far back, the token itself counted; 0: all
+  Rows out;        // [tokens, heads * head_dim]
+};
+
+enum class GateKind { kSilu, kGelu, kGeluTanh, kRelu };
+struct ActivationArgs {
+  GateKind kind = GateKind::kSilu;
+  Rows gate;  // act is applied to it
+  Rows up;    // multiplied by act(gate); data == nullptr: plain act(gate)
+  Rows out;   // may be gate or up
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // "cpu", "reference" or "cuda-sm90"; part of numerics_id.
+  virtual std::string backend_class() const = 0;
+
+  // --- Memory: at load only.
+  // Errors: RESOURCE_EXHAUSTED with the bytes asked for.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source,
+                                                                WeightFormat format) = 0;
+  virtual absl::StatusOr<std::unique_ptr<KvCache>> AllocateKv(const KvShape& shape) = 0;
+  virtual absl::StatusOr<std::unique_ptr<RopeTable>> MakeRopeTable(const RopeShape& shape) = 0;
+  // Reserves what ops need for steps of this size. Called once, before the first step.
+  virtual absl::Status Reserve(const StepLimits& limits, int64_t max_columns, int vocab_size) = 0;
+
+  // --- Ops: no allocation, no failure; shapes are checked when a stage is built.
+  // Thread: one step thread per Backend.
+  virtual void UploadStep(const StepTable& step) = 0;
+  // out[t] = scale * table[token_ids[t]].
+  virtual void GatherRows(const Weight& table, float scale, Rows out) = 0;
+  // out[i] = x[sampled_rows[i]].
+  virtual void SelectSampledRows(Rows x, Rows out) = 0;
+  virtual void Norm(const NormArgs& args) = 0;
+  virtual void MatMul(const MatMulArgs& args) = 0;
+  virtual void Rope(const RopeArgs& args) = 0;
+  virtual void WriteKv(const WriteKvArgs& args) = 0;
+  virtual void Attention(const AttentionArgs& args) = 0;
+  virtual void Activate(const ActivationArgs& args) = 0;
+  // x += y.
+  virtual void Add(Rows x, Rows y) = 0;
+  // Draws one token per row of logits [rows, vocab_size], which it may overwrite.
+  // Source and order of the controls: kernels/sampling.h.
+  virtual void Sample(Rows logits, std::span<const SampleRow> rows,
+                      std::span<SampleResult> results) = 0;
+
+  // Copies between backend memory and the host; waits for the step to be done.
+  virtual void CopyToHost(Rows from, float* to) = 0;
+  virtual void CopyFromHost(const float* from, Rows to) = 0;
+};
+
+}  // namespace sauva
