@@ -29,6 +29,9 @@ struct NewSequence {
   uint32_t sample_index = 0;
   std::vector<TokenId> prompt;
   std::vector<TokenId> resumed;
+  // kSample: continue the text. kScore: score every token of it and end; needs no resumed
+  // tokens and no max_tokens.
+  StepWant want = StepWant::kSample;
 };
 
 // What one step asks of the pipeline: messages for every stage, in this order.

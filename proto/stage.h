@@ -36,7 +36,11 @@ struct BlockDelta {
   bool operator==(const BlockDelta&) const = default;
 };
 
-enum class StepWant { kNone, kSample };
+enum class StepWant {
+  kNone,    // an inner chunk of a prompt
+  kSample,  // the token that follows the step's last one
+  kScore,   // log-probabilities of the known tokens that follow the step's tokens
+};
 
 struct SequenceStep {
   SequenceId id = 0;
@@ -64,11 +68,14 @@ struct SampledToken {
   SequenceId id = 0;
   TokenId token = 0;
   std::vector<TokenLogprobs> logprobs;  // empty, or one entry when asked for
+  // kScore only: entry i is the natural log-probability of the token that follows the
+  // step's token i; one per token of the step whose successor is known.
+  std::vector<float> scores;
   bool operator==(const SampledToken&) const = default;
 };
 
 // From every stage once it has computed a step; the last stage adds the tokens, one per
-// sequence of the header that wanted a sample, in the header's order.
+// sequence of the header that wanted something, in the header's order.
 struct StepResult {
   uint64_t epoch = 0;
   uint64_t step_id = 0;
