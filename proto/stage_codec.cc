@@ -12,6 +12,9 @@
 namespace sauva {
 namespace {
 
+using sauva::FromProto;  // the file-local overloads below would hide them
+using sauva::ToProto;
+
 static_assert(std::endian::native == std::endian::little, "frames carry little-endian floats");
 
 absl::Status CheckCount(const char* field, uint64_t found, uint64_t limit) {
@@ -26,7 +29,7 @@ absl::StatusOr<OpenSequence> FromProto(const v1::OpenSequence& in) {
   RETURN_IF_ERROR(CheckCount("open.num_prompt_tokens", in.num_prompt_tokens(),
                              static_cast<uint64_t>(in.tokens_size())));
   out.id = in.sequence_id();
-  ASSIGN_OR_RETURN(out.sampling, sauva::FromProto(in.sampling()));
+  ASSIGN_OR_RETURN(out.sampling, FromProto(in.sampling()));
   out.seed = in.seed();
   out.sample_index = in.sample_index();
   out.tokens.assign(in.tokens().begin(), in.tokens().end());
@@ -49,6 +52,8 @@ absl::StatusOr<StepWant> FromProto(v1::StepWant in) {
       return StepWant::kNone;
     case v1::STEP_WANT_SAMPLE:
       return StepWant::kSample;
+    case v1::STEP_WANT_SCORE:
+      return StepWant::kScore;
     default:
       return absl::InvalidArgumentError(
           absl::StrCat("step.want is ", static_cast<int>(in), ", which this version lacks"));
@@ -56,7 +61,15 @@ absl::StatusOr<StepWant> FromProto(v1::StepWant in) {
 }
 
 v1::StepWant ToProto(StepWant in) {
-  return in == StepWant::kSample ? v1::STEP_WANT_SAMPLE : v1::STEP_WANT_UNSPECIFIED;
+  switch (in) {
+    case StepWant::kSample:
+      return v1::STEP_WANT_SAMPLE;
+    case StepWant::kScore:
+      return v1::STEP_WANT_SCORE;
+    case StepWant::kNone:
+      break;
+  }
+  return v1::STEP_WANT_UNSPECIFIED;
 }
 
 absl::StatusOr<SequenceStep> FromProto(const v1::SequenceStep& in) {
@@ -111,8 +124,11 @@ StepResult FromProto(const v1::StepResult& in) {
   out.step_id = in.step_id();
   out.compute_seconds = in.compute_seconds();
   for (const v1::SampledToken& entry : in.sampled()) {
-    SampledToken token{.id = entry.sequence_id(), .token = entry.token_id(), .logprobs = {}};
+    SampledToken token;
+    token.id = entry.sequence_id();
+    token.token = entry.token_id();
     if (entry.has_logprobs()) token.logprobs.push_back(FromProto(entry.logprobs()));
+    token.scores.assign(entry.scores().begin(), entry.scores().end());
     out.sampled.push_back(std::move(token));
   }
   return out;
@@ -127,6 +143,7 @@ void ToProto(const StepResult& in, v1::StepResult* out) {
     added->set_sequence_id(entry.id);
     added->set_token_id(entry.token);
     if (!entry.logprobs.empty()) ToProto(entry.logprobs.front(), added->mutable_logprobs());
+    added->mutable_scores()->Assign(entry.scores.begin(), entry.scores.end());
   }
 }
 
