@@ -1,6 +1,7 @@
 # sauva_library(NAME SOURCES… DEPS…), sauva_binary(…), sauva_test(…): the three kinds of target.
 
-set(SAUVA_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror)
+set(SAUVA_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion
+    -Wno-missing-field-initializers -Werror)  # designated initialisers leave defaults out
 
 function(sauva_common target)
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
