@@ -20,10 +20,7 @@ constexpr absl::Duration kClockTolerance = absl::Seconds(1);
 
 RequestSession::RequestSession(const Tokenizer& tokenizer, SampleRequest request,
                                const SessionLimits& limits)
-    : request_(std::move(request)),
-      limits_(limits),
-      vocab_size_(tokenizer.vocab_size()),
-      completion_(tokenizer, request_.rules) {
+    : request_(std::move(request)), limits_(limits), completion_(tokenizer, request_.rules) {
   Check(!request_.prompt.empty(), "a prompt holds at least one token");
   Check(request_.rules.sampling.seed.has_value(), "a seed is drawn before a session starts");
   Check(request_.rules.sampling.max_tokens >= 1, "a session generates at least one token");
@@ -208,8 +205,8 @@ absl::Status RequestSession::CheckMessage(const SequenceTokens& message) const {
                  " follows");
   }
   for (const TokenId token : message.tokens) {
-    if (token < 0 || token >= vocab_size_) {
-      return fault("token id ", token, " outside the vocabulary of ", vocab_size_);
+    if (token < 0 || token >= request_.vocab_size) {
+      return fault("token id ", token, " outside the vocabulary of ", request_.vocab_size);
     }
   }
   if (request_.rules.sampling.logprobs > 0 && message.logprobs.size() != message.tokens.size()) {

@@ -18,6 +18,7 @@ namespace sauva {
 // One sample of a validated request.
 struct SampleRequest {
   ModelRef model;  // of the tokenizer that made the prompt
+  int vocab_size = 0;
   std::string request_id;
   uint32_t sample_index = 0;
   std::vector<TokenId> prompt;   // at least one token
@@ -177,7 +178,6 @@ class RequestSession {
 
   const SampleRequest request_;
   const SessionLimits limits_;
-  const int vocab_size_;
   Completion completion_;
   Phase phase_ = Phase::kNew;
   uint64_t attempt_ = 0;

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "gateway/generate_input.h"
+#include "gateway/request_session.h"
+#include "model/tokenizer.h"
+#include "proto/control.h"
+#include "proto/generation.h"
+
+namespace sauva {
+
+inline constexpr size_t kMaxNameBytes = 128;  // request_id, tenant, model
+
+// A model as the gateway knows it, with the tokenizer made from its files.
+struct TokenizedModel {
+  ModelRef ref;
+  uint32_t max_context = 0;  // tokens, prompt and completion together
+  int vocab_size = 0;        // rows of the embedding; the tokenizer may know fewer
+  std::vector<TokenId> eos_tokens;
+  std::unique_ptr<const Tokenizer> tokenizer;
+};
+
+// A request whose fields are in range, whatever the model.
+struct ValidRequest {
+  std::string model;       // may be empty
+  std::string request_id;  // may be empty
+  std::string tenant;
+  int32_t priority = 0;
+  std::variant<std::string, std::vector<TokenId>> prompt;
+  SamplingParams sampling;                    // seed and max_tokens as the caller gave them
+  std::vector<std::vector<TokenId>> resumed;  // one per sample
+};
+
+// Checks what can be checked without a model.
+// Errors: INVALID_ARGUMENT naming the field, the limit and the value; UNIMPLEMENTED for
+// chat messages.
+absl::StatusOr<ValidRequest> ValidateRequest(GenerateInput input);
+
+// What only the gateway adds to a request.
+struct RequestDefaults {
+  std::string request_id;  // for a caller that gave none
+  uint64_t seed = 0;       // likewise
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+// Tokenizes the prompt and checks the rest against the model. The result is one entry per
+// sample, with max_tokens clipped to the context.
+// Errors: INVALID_ARGUMENT naming the field, the limit and the value.
+// Thread: any; takes milliseconds for long prompts.
+absl::StatusOr<std::vector<SampleRequest>> BindToModel(const ValidRequest& request,
+                                                       const TokenizedModel& model,
+                                                       const RequestDefaults& defaults);
+
+// Offset of the first byte that is not valid UTF-8; nothing when all of it is.
+// Source: RFC 3629, section 4.
+std::optional<size_t> FindInvalidUtf8(std::string_view text);
+
+}  // namespace sauva
