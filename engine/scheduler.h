@@ -13,12 +13,12 @@ namespace sauva {
 struct SchedulerLimits {
   int num_kv_blocks = 0;
   int num_kv_groups = 1;
-  int max_step_tokens = 256;  // tokens a step may compute over all sequences
-  int max_sequences = 64;     // running at once
-  int max_waiting = 1024;     // queue length
+  int max_step_tokens = 256;             // tokens a step may compute over all sequences
+  int max_sequences = 64;                // running at once
+  int max_waiting = 1024;                // queue length
   int64_t max_waiting_tokens = 1 << 20;  // prompt + completion tokens of the queue
-  int max_context = 0;        // tokens of one sequence
-  int max_steps_in_flight = 1;  // number of stages
+  int max_context = 0;                   // tokens of one sequence
+  int max_steps_in_flight = 1;           // number of stages
   bool prefix_cache = true;
 };
 
@@ -71,7 +71,7 @@ class Scheduler {
   // calls Cancel for those that are done.
   int num_running() const;
   int num_waiting() const;
-  int num_free_blocks() const;      // never used or reclaimable
+  int num_free_blocks() const;  // never used or reclaimable
   int num_steps_in_flight() const;
   int num_cached_tokens(SequenceId id) const;  // prompt tokens taken from the prefix cache
   uint64_t num_preemptions() const;

@@ -21,7 +21,7 @@ struct StageOptions {
   bool last = true;   // final norm, head, sampling
   WeightFormat weight_format = WeightFormat::kNative;
   DType kv_type = DType::kF32;
-  int max_context = 0;      // tokens; 0: the model's
+  int max_context = 0;  // tokens; 0: the model's
   int max_step_tokens = 256;
   int max_sequences = 64;
 };
@@ -69,7 +69,6 @@ class Stage {
 int64_t EstimateLayerBytes(const ModelSpec& spec, const Checkpoint& checkpoint, int layer,
                            WeightFormat format);
 int64_t EstimateEmbeddingBytes(const ModelSpec& spec, const Checkpoint& checkpoint);
-int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint,
-                          WeightFormat format);
+int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint, WeightFormat format);
 
 }  // namespace sauva
