@@ -50,12 +50,12 @@ inline absl::StatusOr<uint64_t> ParseBytes(std::string_view text) {
   const double unit = BytesOfUnit({rest, static_cast<size_t>(end - rest)});
   if (error != std::errc() || unit == 0 || !std::isfinite(number) || number < 0) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "'", text,
+        "'", std::string(text),
         "' is not a size in bytes; write a number with an optional unit, as in 512MiB or 2GB"));
   }
   const double bytes = number * unit;
   if (bytes > 9007199254740992.0) {
-    return absl::InvalidArgumentError(absl::StrCat("'", text, "' is more than 2^53 bytes"));
+    return absl::InvalidArgumentError(absl::StrCat("'", std::string(text), "' is more than 2^53 bytes"));
   }
   return static_cast<uint64_t>(std::llround(bytes));
 }

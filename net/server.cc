@@ -10,14 +10,16 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "net/grpc_log.h"
 
 namespace sauva {
 namespace {
 
-// Both are process-wide settings of gRPC and must be on before the first server.
+// All are process-wide settings of gRPC and must be on before the first server.
 void EnablePluginsOnce() {
   static std::once_flag once;
   std::call_once(once, [] {
+    RouteGrpcLog();
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   });

@@ -1,0 +1,15 @@
+#include "net/grpc_log.h"
+
+#include <grpc/support/log.h>
+
+#include "base/log.h"
+
+namespace sauva {
+
+void RouteGrpcLog() {
+  gpr_set_log_function([](gpr_log_func_args* args) {
+    if (args->severity == GPR_LOG_SEVERITY_ERROR) LogDebug("grpc", {{"message", args->message}});
+  });
+}
+
+}  // namespace sauva
