@@ -1,0 +1,144 @@
+#include "cli/launch_plan.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/parse_bytes.h"
+#include "base/status_macros.h"
+
+namespace sauva {
+namespace {
+
+constexpr int kMaxWorkers = 64;
+// Of the memory that is free now; the rest is left to the system and the other services.
+constexpr double kWorkersShareOfMemory = 0.8;
+
+struct ModelPlace {
+  std::string directory;  // that holds the model's directory
+  std::string name;
+};
+
+absl::StatusOr<ModelPlace> FindModel(const std::string& model) {
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::canonical(model, error);
+  if (error) {
+    return absl::NotFoundError(
+        absl::StrCat("--model ", model, ": no such directory (", error.message(), ")"));
+  }
+  if (!std::filesystem::is_regular_file(path / "config.json", error)) {
+    return absl::NotFoundError(
+        absl::StrCat("--model ", model, ": not a model directory, it holds no config.json"));
+  }
+  return ModelPlace{path.parent_path().string(), path.filename().string()};
+}
+
+absl::Status CheckCount(const char* flag, int value, int least) {
+  if (value >= least && value <= kMaxWorkers) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(flag, " must be ", least, " to ", kMaxWorkers, ", not ", value));
+}
+
+// The memory budgets of the workers, one each. Errors: as MakeLaunchPlan.
+absl::StatusOr<std::vector<uint64_t>> WorkerBudgets(const UpOptions& options,
+                                                    const Machine& machine) {
+  size_t count = options.workers.size();
+  if (count == 0) {
+    count = static_cast<size_t>(options.num_workers);
+    if (count == 0) {
+      count = static_cast<size_t>(std::max(1, options.stages) * options.replicas + options.spares);
+    }
+  }
+  RETURN_IF_ERROR(CheckCount("the number of workers", static_cast<int>(count), 1));
+  const double available = static_cast<double>(machine.memory_bytes) * kWorkersShareOfMemory;
+  const auto share = static_cast<uint64_t>(available / static_cast<double>(count));
+  std::vector<uint64_t> budgets(count, share);
+  for (size_t i = 0; i < options.workers.size(); ++i) {
+    const std::string& worker = options.workers[i];
+    if (absl::StartsWith(worker, "cuda")) {
+      return absl::UnimplementedError(
+          absl::StrCat("--worker ", worker, ": this build has no CUDA backend; use cpu[:MEMORY]"));
+    }
+    if (worker == "cpu") continue;
+    if (!absl::StartsWith(worker, "cpu:")) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--worker ", worker, ": write cpu or cpu:MEMORY, as in cpu:2GiB"));
+    }
+    ASSIGN_OR_RETURN(budgets[i], ParseBytes(worker.substr(4)));
+  }
+  const int needed = std::max(1, options.stages) * options.replicas + options.spares;
+  if (static_cast<int>(count) < needed) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        count, " workers cannot hold --stages ", std::max(1, options.stages), " x --replicas ",
+        options.replicas, " + --spares ", options.spares, " = ", needed));
+  }
+  return budgets;
+}
+
+void AppendTls(const TlsOptions& tls, std::vector<std::string>& arguments) {
+  const std::pair<const char*, const std::string&> files[] = {
+      {"--tls-cert", tls.certificate}, {"--tls-key", tls.key}, {"--tls-ca", tls.ca}};
+  for (const auto& [flag, value] : files) {
+    if (!value.empty()) arguments.insert(arguments.end(), {flag, value});
+  }
+  if (tls.insecure) arguments.push_back("--insecure");
+}
+
+ServiceCommand MakeService(const std::string& role, const UpOptions& options,
+                           const Machine& machine) {
+  ServiceCommand service{
+      .command = {role, role, absl::StrCat(machine.binary_directory, "/sauva-", role), {}},
+      .listen = "127.0.0.1:0",
+      .metrics = "127.0.0.1:0"};
+  AppendTls(options.tls, service.command.arguments);
+  return service;
+}
+
+}  // namespace
+
+absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machine& machine) {
+  ASSIGN_OR_RETURN(const ModelPlace model, FindModel(options.model));
+  RETURN_IF_ERROR(CheckCount("--stages", options.stages, 0));
+  RETURN_IF_ERROR(CheckCount("--replicas", options.replicas, 1));
+  RETURN_IF_ERROR(CheckCount("--spares", options.spares, 0));
+  RETURN_IF_ERROR(CheckCount("--workers", options.num_workers, 0));
+  uint64_t kv_memory_bytes = 0;
+  if (!options.kv_memory.empty()) {
+    ASSIGN_OR_RETURN(kv_memory_bytes, ParseBytes(options.kv_memory));
+  }
+  ASSIGN_OR_RETURN(const std::vector<uint64_t> budgets, WorkerBudgets(options, machine));
+
+  LaunchPlan plan;
+  plan.threads = options.threads > 0
+                     ? options.threads
+                     : std::max(1, machine.cores / static_cast<int>(budgets.size()));
+  plan.coordinator = MakeService("coordinator", options, machine);
+  plan.coordinator.listen = options.coordinator;
+  plan.coordinator.restart_address = RestartAddress::kSame;
+  auto& arguments = plan.coordinator.command.arguments;
+  arguments.insert(
+      arguments.end(),
+      {"--model-dir", model.directory, "--model", model.name, "--replicas",
+       absl::StrCat(options.replicas), "--stages", absl::StrCat(options.stages), "--spares",
+       absl::StrCat(options.spares), "--kv-memory", absl::StrCat(kv_memory_bytes), "--max-context",
+       absl::StrCat(options.max_context)});
+  for (size_t i = 0; i < budgets.size(); ++i) {
+    ServiceCommand worker = MakeService("worker", options, machine);
+    worker.command.name = absl::StrCat("worker-", i + 1);
+    worker.command.arguments.insert(
+        worker.command.arguments.end(),
+        {"--model-dir", model.directory, "--memory", absl::StrCat(budgets[i]), "--threads",
+         absl::StrCat(plan.threads)});
+    plan.workers.push_back(std::move(worker));
+  }
+  plan.gateway = MakeService("gateway", options, machine);
+  plan.gateway.listen = options.grpc;
+  plan.gateway.metrics = options.http;
+  plan.gateway.restart_address = RestartAddress::kSame;
+  return plan;
+}
+
+}  // namespace sauva

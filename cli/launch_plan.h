@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "cli/supervisor.h"
+#include "net/tls.h"
+
+namespace sauva {
+
+// What `sauva up` was asked for, as its flags say it.
+struct UpOptions {
+  std::string model;                 // a model's directory
+  int num_workers = 0;               // 0: as many as stages, replicas and spares need
+  std::vector<std::string> workers;  // "cpu" or "cpu:MEMORY", one per worker
+  int stages = 0;                    // 0: what placement chooses
+  int replicas = 1;
+  int spares = 0;
+  bool no_restart = false;
+  int threads = 0;  // per worker; 0: cores / workers
+  std::string kv_memory;
+  int max_context = 0;
+  std::string grpc = "127.0.0.1:7070";
+  std::string http = "127.0.0.1:8080";
+  std::string coordinator = "127.0.0.1:7071";
+  std::string log_directory;
+  bool json = false;
+  TlsOptions tls;
+};
+
+// The machine that the cluster starts on.
+struct Machine {
+  int cores = 1;
+  uint64_t memory_bytes = 0;     // free for the workers
+  std::string binary_directory;  // where the services' binaries lie
+};
+
+// The commands of a cluster. Workers and gateway get `--coordinator` once it listens.
+struct LaunchPlan {
+  ServiceCommand coordinator;
+  std::vector<ServiceCommand> workers;
+  ServiceCommand gateway;
+  int threads = 1;  // of each worker
+};
+
+// Errors: INVALID_ARGUMENT naming the flag and the value; NOT_FOUND for a model directory
+// that is not there or holds no config.json; UNIMPLEMENTED for a device this build lacks.
+absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machine& machine);
+
+}  // namespace sauva

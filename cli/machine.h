@@ -1,0 +1,14 @@
+#pragma once
+
+#include <cstdint>
+
+namespace sauva {
+
+// Processor cores this process may use; at least 1.
+int UsableCores();
+
+// Memory that is free for new work now, within this process's control group as well.
+// Units: bytes; 0 when the system does not say.
+uint64_t AvailableMemoryBytes();
+
+}  // namespace sauva

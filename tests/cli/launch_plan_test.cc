@@ -1,0 +1,125 @@
+#include "cli/launch_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+namespace sauva {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A directory that looks like a model to the launcher, which only looks for config.json.
+class LaunchPlanTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "launch_plan_XXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    root_ = pattern;
+    std::filesystem::create_directory(root_ / "tiny");
+    std::ofstream(root_ / "tiny" / "config.json") << "{}";
+    options_.model = (root_ / "tiny").string() + "/";
+  }
+  void TearDown() override { std::filesystem::remove_all(root_); }
+
+  absl::StatusOr<LaunchPlan> Plan() const {
+    return MakeLaunchPlan(options_,
+                          {.cores = 8, .memory_bytes = 10'000'000'000, .binary_directory = "/bin"});
+  }
+  std::string Error() const { return std::string(Plan().status().message()); }
+
+  std::filesystem::path root_;
+  UpOptions options_;
+};
+
+std::string ValueOf(const ServiceCommand& service, const std::string& flag) {
+  const auto& arguments = service.command.arguments;
+  const auto found = std::find(arguments.begin(), arguments.end(), flag);
+  return found == arguments.end() || found + 1 == arguments.end() ? "(absent)" : *(found + 1);
+}
+
+TEST_F(LaunchPlanTest, SplitsTheModelIntoItsFolderAndItsName) {
+  const LaunchPlan plan = *Plan();
+  const std::string folder = std::filesystem::canonical(root_).string();
+  EXPECT_EQ(ValueOf(plan.coordinator, "--model-dir"), folder);
+  EXPECT_EQ(ValueOf(plan.coordinator, "--model"), "tiny");
+  EXPECT_EQ(ValueOf(plan.workers.at(0), "--model-dir"), folder);
+  EXPECT_EQ(plan.coordinator.command.binary, "/bin/sauva-coordinator");
+}
+
+TEST_F(LaunchPlanTest, StartsAsManyWorkersAsStagesReplicasAndSparesNeed) {
+  options_.stages = 3;
+  options_.replicas = 2;
+  options_.spares = 1;
+  EXPECT_EQ(Plan()->workers.size(), 7u);
+  options_.stages = 0;
+  options_.replicas = 1;
+  options_.spares = 0;
+  EXPECT_EQ(Plan()->workers.size(), 1u);
+}
+
+TEST_F(LaunchPlanTest, RefusesFewerWorkersThanTheShapeNeeds) {
+  options_.stages = 3;
+  options_.num_workers = 2;
+  EXPECT_THAT(Error(), HasSubstr("2 workers cannot hold --stages 3"));
+}
+
+TEST_F(LaunchPlanTest, SharesCoresAndMemoryBetweenWorkers) {
+  options_.num_workers = 3;
+  const LaunchPlan plan = *Plan();
+  EXPECT_EQ(plan.threads, 2);
+  EXPECT_EQ(ValueOf(plan.workers[2], "--memory"), "2666666666");
+  options_.num_workers = 16;
+  EXPECT_EQ(Plan()->threads, 1);
+}
+
+TEST_F(LaunchPlanTest, TakesTheMemoryThatAWorkerNames) {
+  options_.workers = {"cpu:1GiB", "cpu"};
+  const LaunchPlan plan = *Plan();
+  EXPECT_EQ(ValueOf(plan.workers[0], "--memory"), "1073741824");
+  EXPECT_EQ(ValueOf(plan.workers[1], "--memory"), "4000000000");
+}
+
+TEST_F(LaunchPlanTest, RefusesDevicesItDoesNotHave) {
+  options_.workers = {"cuda:0"};
+  EXPECT_EQ(Plan().status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(Error(), HasSubstr("no CUDA"));
+  options_.workers = {"tpu"};
+  EXPECT_THAT(Error(), HasSubstr("--worker tpu"));
+  options_.workers = {"cpu:lots"};
+  EXPECT_THAT(Error(), HasSubstr("'lots'"));
+}
+
+TEST_F(LaunchPlanTest, RefusesAModelThatIsNotThereAndCountsBeyondTheLimits) {
+  options_.stages = 65;
+  EXPECT_THAT(Error(), HasSubstr("--stages must be 0 to 64, not 65"));
+  options_.model = root_.string();
+  EXPECT_THAT(Error(), HasSubstr("no config.json"));
+  options_.model = "/nowhere/at/all";
+  EXPECT_EQ(Plan().status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(Error(), HasSubstr("/nowhere/at/all"));
+}
+
+TEST_F(LaunchPlanTest, GivesCertificatesToEveryService) {
+  options_.tls = {.certificate = "c.pem", .key = "k.pem", .ca = "a.pem", .insecure = false};
+  const LaunchPlan plan = *Plan();
+  for (const ServiceCommand* service : {&plan.coordinator, &plan.workers[0], &plan.gateway}) {
+    EXPECT_EQ(ValueOf(*service, "--tls-cert"), "c.pem");
+    EXPECT_EQ(ValueOf(*service, "--tls-key"), "k.pem");
+    EXPECT_EQ(ValueOf(*service, "--tls-ca"), "a.pem");
+  }
+}
+
+TEST_F(LaunchPlanTest, OnlyServicesThatOthersKnowByAddressKeepIt) {
+  const LaunchPlan plan = *Plan();
+  EXPECT_EQ(plan.coordinator.restart_address, RestartAddress::kSame);
+  EXPECT_EQ(plan.gateway.restart_address, RestartAddress::kSame);
+  EXPECT_EQ(plan.workers[0].restart_address, RestartAddress::kAny);
+}
+
+}  // namespace
+}  // namespace sauva
