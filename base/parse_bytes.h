@@ -55,13 +55,8 @@ inline absl::StatusOr<uint64_t> ParseBytes(std::string_view text) {
   }
   const double bytes = number * unit;
   if (bytes > 9007199254740992.0) {
-<<<<<<< HEAD
     return absl::InvalidArgumentError(
         absl::StrCat("'", std::string(text), "' is more than 2^53 bytes"));
-=======
-    return absl::InvalidArgumentError(
-        absl::StrCat("'", std::string(text), "' is more than 2^53 bytes"));
->>>>>>> 0200fea (wip)
   }
   return static_cast<uint64_t>(std::llround(bytes));
 }
