@@ -156,11 +156,16 @@ void HeadSession::Handle(StreamCancelled event) {
   StartSteps();
 }
 
-void HeadSession::Handle(StreamDelivered event) {
+void HeadSession::Handle(StreamStalled event) {
   const auto found = sequence_of_.find(event.stream);
   if (found == sequence_of_.end()) return;
-  Sequence& sequence = sequences_.at(found->second);
-  sequence.num_delivered_tokens = std::max(sequence.num_delivered_tokens, event.num_tokens);
+  ++counters_.failures[absl::StatusCode::kResourceExhausted];
+  const uint32_t num_tokens = sequences_.at(found->second).num_completion_tokens;
+  effects_.push_back(EndStream{
+      event.stream, absl::ResourceExhaustedError(absl::StrCat(
+                        "the reader does not keep up; ", num_tokens, " tokens are computed"))});
+  Remove(found->second);
+  StartSteps();
 }
 
 void HeadSession::Handle(StageResult event) {
@@ -222,26 +227,16 @@ void HeadSession::DeliverToken(const SampledToken& sampled) {
   SequenceTokens tokens{.first_index = sequence.num_completion_tokens,
                         .tokens = {sampled.token},
                         .logprobs = sampled.logprobs};
-  if (sequence.num_sent_tokens == 0) {
+  if (!std::exchange(sequence.sent_token, true)) {
     tokens.cached_tokens = static_cast<uint32_t>(scheduler_->num_cached_tokens(sampled.id));
   }
   ++sequence.num_completion_tokens;
-  ++sequence.num_sent_tokens;
   tokens.finish = FinishOf(sequence, sampled.token);
   const FinishReason finish = tokens.finish;
   effects_.push_back(StreamTokens{sequence.stream, std::move(tokens)});
-  if (finish != FinishReason::kNone) {
-    ++counters_.finished[finish];
-    effects_.push_back(EndStream{sequence.stream, absl::OkStatus()});
-    return Remove(sampled.id);
-  }
-  const uint64_t unread = sequence.num_sent_tokens - sequence.num_delivered_tokens;
-  if (unread <= static_cast<uint64_t>(options_.max_unread_tokens)) return;
-  ++counters_.failures[absl::StatusCode::kResourceExhausted];
-  effects_.push_back(EndStream{
-      sequence.stream,
-      absl::ResourceExhaustedError(absl::StrCat("the reader is ", unread, " tokens behind; limit ",
-                                                options_.max_unread_tokens))});
+  if (finish == FinishReason::kNone) return;
+  ++counters_.finished[finish];
+  effects_.push_back(EndStream{sequence.stream, absl::OkStatus()});
   Remove(sampled.id);
 }
 

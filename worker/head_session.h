@@ -35,10 +35,10 @@ struct StreamOpened {
 struct StreamCancelled {
   StreamId stream = 0;
 };
-// The stream's reader has taken so many tokens since it was opened.
-struct StreamDelivered {
+// More waits to be sent on this stream than its transport holds: the reader does not keep
+// up. Nothing but the stream's end is sent any more.
+struct StreamStalled {
   StreamId stream = 0;
-  uint64_t num_tokens = 0;
 };
 // A stage of the pipeline has computed a step.
 struct StageResult {
@@ -51,8 +51,8 @@ struct PipelineBroken {
 };
 // No new streams; those that run may end.
 struct HeadDrain {};
-using HeadEvent = std::variant<HeadStart, StreamOpened, StreamCancelled, StreamDelivered,
-                               StageResult, PipelineBroken, HeadDrain, WorkerTick>;
+using HeadEvent = std::variant<HeadStart, StreamOpened, StreamCancelled, StreamStalled, StageResult,
+                               PipelineBroken, HeadDrain, WorkerTick>;
 
 // --- Effects; open, close and step go to every stage of the pipeline, the own one too, in
 // the order in which they appear.
@@ -77,7 +77,6 @@ using HeadEffects = std::vector<HeadEffect>;
 struct HeadOptions {
   int max_waiting = 1024;                // sequences queued
   int64_t max_waiting_tokens = 1 << 20;  // prompt and completion tokens of the queue
-  int max_unread_tokens = 8192;          // of one stream, sent but not taken by its reader
   // A step's time starts when it is the oldest in flight.
   absl::Duration step_timeout = absl::Seconds(10);
 };
@@ -106,7 +105,7 @@ struct HeadCounters {
 // Refusals: FAILED_PRECONDITION (another epoch), UNAVAILABLE (not serving, draining),
 // INVALID_ARGUMENT (names field, limit and value), RESOURCE_EXHAUSTED (queue full).
 // When the pipeline breaks, open streams end with UNAVAILABLE and can be resumed
-// elsewhere. Streams whose reader falls behind end with RESOURCE_EXHAUSTED.
+// elsewhere. A stream whose reader does not keep up ends with RESOURCE_EXHAUSTED.
 //
 // Thread: its owner's. Pure: no clock, no I/O.
 class HeadSession {
@@ -137,15 +136,14 @@ class HeadSession {
     SequenceRequest request;
     uint32_t num_completion_tokens = 0;  // resumed ones counted
     uint32_t max_completion_tokens = 0;  // max_tokens or what the context holds
-    uint64_t num_sent_tokens = 0;        // on this stream
-    uint64_t num_delivered_tokens = 0;   // of those, taken by the reader
+    bool sent_token = false;             // on this stream
     bool opened = false;                 // stages know it
   };
 
   void Handle(HeadStart event);
   void Handle(StreamOpened event);
   void Handle(StreamCancelled event);
-  void Handle(StreamDelivered event);
+  void Handle(StreamStalled event);
   void Handle(StageResult event);
   void Handle(PipelineBroken event);
   void Handle(HeadDrain event);

@@ -238,7 +238,7 @@ void WorkerSession::Handle(OutgoingClosed event) {
 
 void WorkerSession::Handle(StreamOpened event) { RunHead(std::move(event)); }
 void WorkerSession::Handle(StreamCancelled event) { RunHead(event); }
-void WorkerSession::Handle(StreamDelivered event) { RunHead(event); }
+void WorkerSession::Handle(StreamStalled event) { RunHead(event); }
 
 // --- Time and the end
 

@@ -26,7 +26,7 @@ using StageReply = std::variant<StepResult, StageFault>;
 
 // --- Events. Those from the coordinator are Welcome (connected), StageAssignment,
 // StartStage, StopStage and DrainWorker; those from gateways StreamOpened,
-// StreamCancelled and StreamDelivered; those from the engine, beside the two below,
+// StreamCancelled and StreamStalled; those from the engine, beside the two below,
 // StepComputed and OpenFailed.
 
 struct CoordinatorLost {};
@@ -80,7 +80,7 @@ using WorkerEvent =
     std::variant<Welcome, CoordinatorLost, StageAssignment, StartStage, StopStage, DrainWorker,
                  StageLoaded, KvAllocated, StepComputed, OpenFailed, IncomingHello, IncomingMessage,
                  IncomingClosed, OutgoingAccepted, OutgoingReply, OutgoingClosed, StreamOpened,
-                 StreamCancelled, StreamDelivered, ShutDownWorker, WorkerTick>;
+                 StreamCancelled, StreamStalled, ShutDownWorker, WorkerTick>;
 
 // --- Effects. LoadLayers, AllocateKv, OpenSequence, CloseSequence and ComputeStep go to the
 // engine in order; StageReport, StageBroken and Heartbeat to the coordinator if connected.
@@ -180,7 +180,7 @@ class WorkerSession {
   void Handle(OutgoingClosed event);
   void Handle(StreamOpened event);
   void Handle(StreamCancelled event);
-  void Handle(StreamDelivered event);
+  void Handle(StreamStalled event);
   void Handle(ShutDownWorker event);
   void Handle(WorkerTick event);
 
