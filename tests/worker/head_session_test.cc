@@ -53,7 +53,10 @@ class HeadSessionTest : public testing::Test {
   void Take(CloseSequence& close) { engine_.Close(close); }
   void Take(StepHeader& header) {
     EXPECT_EQ(header.epoch, assignment_.epoch);
-    steps_.push_back(header);
+    // In the order of the messages, as a stage does: what is closed later was known here.
+    const StepComputed done = engine_.Run({.header = header});
+    EXPECT_TRUE(done.status.ok()) << done.status;
+    steps_.push_back({.epoch = done.epoch, .step_id = done.step_id, .sampled = done.sampled});
     num_tokens_computed_ += header.num_tokens();
   }
   void Take(StreamTokens& e) {
@@ -69,14 +72,9 @@ class HeadSessionTest : public testing::Test {
   }
   void Take(HeadBroken& e) { broken_.push_back(e.broken); }
 
-  StepResult ResultOfOldest() {
-    StepComputed done = engine_.Run({.header = steps_.front()});
-    EXPECT_TRUE(done.status.ok()) << done.status;
-    return {.epoch = done.epoch, .step_id = done.step_id, .sampled = done.sampled};
-  }
   // Both stages answer the oldest step.
   void FinishStep() {
-    const StepResult result = ResultOfOldest();
+    const StepResult result = steps_.front();
     steps_.pop_front();
     Send(StageResult{0, {.epoch = result.epoch, .step_id = result.step_id}});
     Send(StageResult{1, result});
@@ -100,7 +98,7 @@ class HeadSessionTest : public testing::Test {
   std::optional<HeadSession> head_;
   FakeEngine engine_;
   std::map<StreamId, Stream> streams_;
-  std::deque<StepHeader> steps_;  // sent and not answered
+  std::deque<StepResult> steps_;  // sent and not answered
   std::vector<StageBroken> broken_;
   int num_tokens_computed_ = 0;
 };
@@ -180,7 +178,7 @@ TEST_F(HeadSessionTest, AResumeAfterTheLastTokenOnlyLearnsTheReason) {
 TEST_F(HeadSessionTest, KeepsOneStepPerStageInFlight) {
   for (StreamId id = 1; id <= 3; ++id) Open(id, Request(std::vector<TokenId>(8, 1), 4));
   EXPECT_THAT(steps_, SizeIs(2));
-  const StepResult result = ResultOfOldest();
+  const StepResult result = steps_.front();
   Send(StageResult{0, {.epoch = 3, .step_id = 1}});
   EXPECT_THAT(steps_, SizeIs(2)) << "a step is done when the last stage says so";
   steps_.pop_front();
@@ -196,7 +194,7 @@ TEST_F(HeadSessionTest, ACancelledSequenceIsClosedAtOnceAndItsLateTokenDropped) 
   FinishStep();
   FinishStep();  // now the first stream's second step is the oldest
   const int free_before = head_->num_free_blocks();
-  const StepResult late = ResultOfOldest();
+  const StepResult late = steps_.front();
   Send(StreamCancelled{1});
   EXPECT_EQ(engine_.num_sequences(), 1u);
   EXPECT_EQ(head_->num_streams(), 1);
@@ -267,7 +265,7 @@ TEST_F(HeadSessionTest, ResultsThatDoNotMatchTheStepBreakThePipeline) {
     Begin({});
     broken_.clear();
     Stream& stream = Open(1, Request({1}, 2));
-    StepResult result = ResultOfOldest();
+    StepResult result = steps_.front();
     spoil(result);
     Send(StageResult{1, result});
     ASSERT_THAT(broken_, SizeIs(1));
