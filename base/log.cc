@@ -4,6 +4,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <span>
 
 namespace sauva {
 namespace {
@@ -44,7 +45,8 @@ std::string& Role() {
   return *role;
 }
 
-void Write(spdlog::level::level_enum level, std::string_view event, LogFields fields) {
+void Write(spdlog::level::level_enum level, std::string_view event,
+           std::span<const LogField> fields) {
   spdlog::logger& logger = Logger();
   if (!logger.should_log(level)) return;
   std::string line = absl::StrCat("role=", Role(), " event=", Quoted(std::string(event)));
@@ -57,13 +59,23 @@ void Write(spdlog::level::level_enum level, std::string_view event, LogFields fi
 }  // namespace
 
 void LogDebug(std::string_view event, LogFields fields) {
-  Write(spdlog::level::debug, event, fields);
+  Write(spdlog::level::debug, event, {fields.begin(), fields.size()});
 }
-void LogInfo(std::string_view event, LogFields fields) { Write(spdlog::level::info, event, fields); }
+void LogInfo(std::string_view event, LogFields fields) {
+  Write(spdlog::level::info, event, {fields.begin(), fields.size()});
+}
 void LogWarning(std::string_view event, LogFields fields) {
+  Write(spdlog::level::warn, event, {fields.begin(), fields.size()});
+}
+void LogInfo(std::string_view event, const std::vector<LogField>& fields) {
+  Write(spdlog::level::info, event, fields);
+}
+void LogWarning(std::string_view event, const std::vector<LogField>& fields) {
   Write(spdlog::level::warn, event, fields);
 }
-void LogError(std::string_view event, LogFields fields) { Write(spdlog::level::err, event, fields); }
+void LogError(std::string_view event, LogFields fields) {
+  Write(spdlog::level::err, event, {fields.begin(), fields.size()});
+}
 
 absl::Status ConfigureLog(std::string_view role, std::string_view level) {
   Role() = std::string(role);

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -29,6 +30,10 @@ void LogDebug(std::string_view event, LogFields fields = {});
 void LogInfo(std::string_view event, LogFields fields = {});
 void LogWarning(std::string_view event, LogFields fields = {});
 void LogError(std::string_view event, LogFields fields = {});
+
+// The same for fields collected at run time.
+void LogInfo(std::string_view event, const std::vector<LogField>& fields);
+void LogWarning(std::string_view event, const std::vector<LogField>& fields);
 
 // Names this process in every line ("worker"); `level` is debug, info, warning or error.
 // Errors: INVALID_ARGUMENT naming the levels.
