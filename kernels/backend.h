@@ -51,8 +51,8 @@ enum class WeightFormat {
 struct WeightSource {
   std::string name;  // for error messages
   DType dtype = DType::kF32;
-  int64_t rows = 0;     // outputs
-  int64_t columns = 0;  // inputs
+  int64_t rows = 0;                  // outputs
+  int64_t columns = 0;               // inputs
   std::span<const std::byte> bytes;  // row-major, maybe unaligned
 };
 
@@ -101,9 +101,9 @@ struct StepLimits {
 
 // What changes from step to step, in host memory; UploadStep copies it.
 struct StepTable {
-  std::span<const int32_t> token_ids;     // [tokens]; empty except on the first stage
-  std::span<const int32_t> positions;     // [tokens]
-  std::span<const int32_t> sequence_rows; // [tokens], the row of the block tables
+  std::span<const int32_t> token_ids;      // [tokens]; empty except on the first stage
+  std::span<const int32_t> positions;      // [tokens]
+  std::span<const int32_t> sequence_rows;  // [tokens], the row of the block tables
   // [sequences + 1]: tokens of sequence s are rows [first_tokens[s], first_tokens[s + 1]),
   // at consecutive positions.
   std::span<const int32_t> first_tokens;
@@ -143,7 +143,7 @@ struct WriteKvArgs {
 };
 
 struct AttentionArgs {
-  Rows queries;  // [tokens, heads * head_dim]
+  Rows queries;                    // [tokens, heads * head_dim]
   const KvCache* cache = nullptr;  // holds the step's own tokens already
   int kv_group = 0;
   int num_heads = 0;

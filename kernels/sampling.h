@@ -39,8 +39,8 @@ struct TokenScore {
 
 struct SampleResult {
   int32_t token = 0;
-  float logprob = 0;             // set when num_logprobs > 0
-  std::vector<TokenScore> top;   // num_logprobs entries; capacity reserved by the caller
+  float logprob = 0;            // set when num_logprobs > 0
+  std::vector<TokenScore> top;  // num_logprobs entries; capacity reserved by the caller
 };
 
 inline constexpr int kMaxLogprobs = 20;
@@ -52,9 +52,9 @@ float PhiloxUniform(uint64_t seed, uint32_t sample_index, uint64_t position);
 // Working memory of SampleOne, allocated once per vocabulary.
 struct SampleScratch {
   explicit SampleScratch(int vocab_size);
-  std::vector<int32_t> order;     // [vocab_size]
-  std::vector<float> probability; // [vocab_size]
-  std::vector<int32_t> counts;    // [vocab_size], zero between calls
+  std::vector<int32_t> order;      // [vocab_size]
+  std::vector<float> probability;  // [vocab_size]
+  std::vector<int32_t> counts;     // [vocab_size], zero between calls
 };
 
 // Draws one token from logits [vocab_size], which it overwrites. The same function serves

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/cpu_weight.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/host_memory.h"
+#include "kernels/step_buffer.h"
+
+namespace sauva {
+
+// The backend for host processors. Each op cuts its output into tiles, which the threads
+// take as they come; a tile's bits depend on nothing but its own inputs.
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(const KernelTable& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+
+  std::string backend_class() const override { return "cpu"; }
+
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override;
+  absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source,
+                                                        WeightFormat format) override;
+  absl::StatusOr<std::unique_ptr<KvCache>> AllocateKv(const KvShape& shape) override;
+  absl::StatusOr<std::unique_ptr<RopeTable>> MakeRopeTable(const RopeShape& shape) override;
+  absl::Status Reserve(const StepLimits& limits, int64_t max_columns, int vocab_size) override;
+
+  void UploadStep(const StepTable& step) override { step_.Upload(step); }
+  void GatherRows(const Weight& table, float scale, Rows out) override;
+  void SelectSampledRows(Rows x, Rows out) override;
+  void Norm(const NormArgs& args) override;
+  void MatMul(const MatMulArgs& args) override;
+  void Rope(const RopeArgs& args) override;
+  void WriteKv(const WriteKvArgs& args) override;
+  void Attention(const AttentionArgs& args) override;
+  void Activate(const ActivationArgs& args) override;
+  void Add(Rows x, Rows y) override;
+  void Sample(Rows logits, std::span<const SampleRow> rows,
+              std::span<SampleResult> results) override;
+  void CopyToHost(Rows from, float* to) override;
+  void CopyFromHost(const float* from, Rows to) override;
+
+ private:
+  // Below this many elements per op, waking threads costs more than they save.
+  static constexpr int64_t kParallelElements = 32768;
+
+  // Runs f(row, thread) for each row, on several threads if there is enough work.
+  template <class F>
+  void ForEachRow(int rows, int64_t work_per_row, const F& f) {
+    if (rows * work_per_row < kParallelElements) {
+      for (int row = 0; row < rows; ++row) f(row, 0);
+      return;
+    }
+    pool_.Run(rows, [&](int64_t row, int thread) { f(static_cast<int>(row), thread); });
+  }
+  void MatMulNative(const CpuWeight& weight, const MatMulArgs& args);
+  void MatMulInt8(const CpuWeight& weight, const MatMulArgs& args);
+  Int8Activations QuantizeRows(Rows x);
+  absl::Status ReserveAttention();
+  // Cuts each sequence into runs of `tokens_per_tile` tokens; returns how many there are.
+  int64_t PlanAttentionTiles(int tokens_per_tile);
+
+  const KernelTable& kernels_;
+  ThreadPool pool_;
+  StepBuffer step_;
+  std::vector<SampleScratch> sample_scratch_;  // one per thread
+
+  // Scratch of Reserve.
+  int max_rows_ = 0;
+  int64_t max_columns_ = 0;
+  HostMemory int8_codes_;                 // [max_rows, groups * 32]
+  HostMemory int8_scales_;                // [max_rows, groups] f32
+  HostMemory int8_offsets_;               // [max_rows, groups] i32
+  HostMemory attention_scratch_;          // [threads, attention_floats_] f32
+  int64_t attention_floats_ = 0;          // per thread, whole cache lines
+  std::vector<int64_t> attention_tiles_;  // [sequences + 1], tiles before each sequence
+};
+
+}  // namespace sauva

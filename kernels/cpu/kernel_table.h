@@ -1,0 +1,128 @@
+#pragma once
+
+#include <cstdint>
+
+// The inner loops of the cpu backend, one table per instruction set. Every table computes
+// the same bits (docs/numerics.md). Plain structs and pointers only: this header is read
+// by files compiled for instruction sets this CPU may lack.
+namespace sauva {
+
+// How a float is stored. The values index the arrays of KernelTable.
+enum class Storage : uint8_t { kF32, kF16, kBF16 };
+inline constexpr int kNumStorages = 3;
+inline constexpr int kNumKvStorages = 2;  // kF32, kF16
+inline constexpr int kNumGates = 4;       // as GateKind counts
+
+// Outputs of a float matmul: weight rows times token rows.
+struct DotTile {
+  const void* weight = nullptr;  // [rows, weight_stride], the columns past the end are -0
+  int64_t weight_stride = 0;     // elements; a multiple of 16
+  int rows = 0;
+  const float* x = nullptr;  // [tokens, x_stride]
+  int64_t x_stride = 0;
+  int tokens = 0;
+  int64_t columns = 0;
+  const float* bias = nullptr;  // [rows], or null
+  float* out = nullptr;         // [tokens, out_stride]
+  int64_t out_stride = 0;
+};
+
+// Activations of one token as int8, in groups of 32; the last group is padded with 0.
+struct Int8Activations {
+  const int8_t* codes = nullptr;     // [tokens, groups * 32]
+  const float* scales = nullptr;     // [tokens, groups]
+  const int32_t* offsets = nullptr;  // [tokens, groups], -128 * sum of the group's codes
+  int64_t groups = 0;
+};
+
+// Outputs of an int8 matmul: panels of 16 weight rows times token rows.
+struct Int8Tile {
+  const uint8_t* weight = nullptr;       // [panels, groups, 8, 16 rows, 4 columns], code + 128
+  const float* weight_scales = nullptr;  // [panels * 16]
+  int rows = 0;                          // the last panel may be used in part
+  Int8Activations x;
+  int tokens = 0;
+  const float* bias = nullptr;  // [rows], or null
+  float* out = nullptr;         // [tokens, out_stride]
+  int64_t out_stride = 0;
+};
+
+struct NormRow {
+  const float* x = nullptr;
+  const float* gain = nullptr;
+  const float* bias = nullptr;  // or null
+  bool subtract_mean = false;
+  float epsilon = 0;
+  int64_t columns = 0;
+  float* out = nullptr;
+};
+
+// cos and sin of one position for one head, turned in place.
+struct RopeHead {
+  float* x = nullptr;
+  const float* cos = nullptr;  // [pairs]
+  const float* sin = nullptr;  // [pairs]
+  int pairs = 0;
+};
+
+// A KV block of one head: keys [head_dim, 16 tokens], then values [16 tokens, head_dim].
+struct KvSlot {
+  void* block = nullptr;  // of this KV head
+  int token = 0;          // within the block
+  int head_dim = 0;
+  const float* key = nullptr;    // [head_dim]
+  const float* value = nullptr;  // [head_dim]
+};
+
+// Consecutive tokens of one sequence times the query heads that share one KV head.
+struct AttentionTile {
+  const float* queries = nullptr;  // first token, first head of the group
+  int64_t query_stride = 0;        // floats from token to token
+  float* out = nullptr;
+  int64_t out_stride = 0;
+  int tokens = 0;
+  int heads = 0;  // query heads of this KV head, next to one another
+  int head_dim = 0;
+  int first_position = 0;
+  int window = 0;  // 0: all
+  float score_scale = 0;
+  const int32_t* blocks = nullptr;       // of the sequence
+  const unsigned char* cache = nullptr;  // this KV head of block 0
+  int64_t block_stride = 0;              // bytes from block to block
+  float* scratch = nullptr;              // AttentionScratch(tokens * heads, head_dim) floats
+};
+
+// Floats of scratch an AttentionTile needs. Each query keeps two sums over head_dim, padded
+// to whole lanes, and four numbers.
+constexpr int64_t kAttentionStateFloats = 4;
+
+struct KernelTable {
+  const char* name;
+  void (*dot_tile[kNumStorages])(const DotTile& tile);
+  void (*int8_tile)(const Int8Tile& tile);
+  // One token's [columns] floats to int8 groups.
+  void (*quantize)(const float* x, int64_t columns, int8_t* codes, float* scales, int32_t* offsets);
+  void (*norm)(const NormRow& row);
+  void (*rope_halves)(const RopeHead& head);
+  void (*rope_interleaved)(const RopeHead& head);
+  void (*write_kv[kNumKvStorages])(const KvSlot& slot);
+  void (*attend[kNumKvStorages])(const AttentionTile& tile);
+  // out = scale * row, n elements; reads whole lanes of the row.
+  void (*expand[kNumStorages])(const void* row, float scale, int64_t n, float* out);
+  // out = act(gate) * up, or act(gate) when up is null.
+  void (*activate[kNumGates])(const float* gate, const float* up, int64_t n, float* out);
+  void (*add)(float* x, const float* y, int64_t n);
+  // Reads `bytes` (a multiple of 512) and returns something that depends on all of them.
+  uint64_t (*read_all)(const void* data, int64_t bytes);
+  // Runs 12 * 16 * 2 * `iterations` floating-point operations and returns their result.
+  float (*multiply_add)(int64_t iterations);
+};
+
+extern const KernelTable kScalarKernels;
+#ifdef SAUVA_X86_KERNELS
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvx512Kernels;  // without VNNI
+extern const KernelTable kAvx512VnniKernels;
+#endif
+
+}  // namespace sauva

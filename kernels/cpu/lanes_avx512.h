@@ -1,0 +1,143 @@
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/numerics.h"
+
+// 16 lanes as one AVX-512 register. The operations are described in lanes_scalar.h.
+namespace sauva {
+namespace {
+
+struct Avx512Lanes {
+  static constexpr int kRows = 4;
+  static constexpr int kTokens = 6;
+  static constexpr int kSingleRows = 8;
+  static constexpr int kQueries = 4;
+  static constexpr int kPanels = 2;
+  static constexpr int kPanelTokens = 4;
+  static constexpr int kSinglePanels = 4;
+
+  __m512 all;
+
+  static Avx512Lanes Set(float x) { return {_mm512_set1_ps(x)}; }
+  static Avx512Lanes Zero() { return {_mm512_setzero_ps()}; }
+  static Avx512Lanes Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Avx512Lanes LoadHalf(const uint16_t* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  static Avx512Lanes LoadBFloat16(const uint16_t* p) {
+    const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16))};
+  }
+  static __mmask16 FirstLanes(int64_t n) {
+    return static_cast<__mmask16>(n >= kLanes ? 0xffffu : (1u << n) - 1u);
+  }
+  static Avx512Lanes LoadPartial(const float* p, int64_t n) {
+    return {_mm512_maskz_loadu_ps(FirstLanes(n), p)};
+  }
+  static Avx512Lanes LoadHalfPartial(const uint16_t* p, int64_t n) {
+    return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(FirstLanes(n), p))};
+  }
+  void Store(float* p) const { _mm512_storeu_ps(p, all); }
+  void StorePartial(float* p, int64_t n) const { _mm512_mask_storeu_ps(p, FirstLanes(n), all); }
+  void StoreHalf(uint16_t* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph(all, _MM_FROUND_TO_NEAREST_INT));
+  }
+  float First() const { return _mm512_cvtss_f32(all); }
+
+  static Avx512Lanes Fma(Avx512Lanes a, Avx512Lanes b, Avx512Lanes c) {
+    return {_mm512_fmadd_ps(a.all, b.all, c.all)};
+  }
+  static Avx512Lanes Add(Avx512Lanes a, Avx512Lanes b) { return {_mm512_add_ps(a.all, b.all)}; }
+  static Avx512Lanes Subtract(Avx512Lanes a, Avx512Lanes b) {
+    return {_mm512_sub_ps(a.all, b.all)};
+  }
+  static Avx512Lanes Multiply(Avx512Lanes a, Avx512Lanes b) {
+    return {_mm512_mul_ps(a.all, b.all)};
+  }
+  static Avx512Lanes Divide(Avx512Lanes a, Avx512Lanes b) { return {_mm512_div_ps(a.all, b.all)}; }
+  static Avx512Lanes Max(Avx512Lanes a, Avx512Lanes b) { return {_mm512_max_ps(a.all, b.all)}; }
+  static Avx512Lanes Min(Avx512Lanes a, Avx512Lanes b) { return {_mm512_min_ps(a.all, b.all)}; }
+  static Avx512Lanes Magnitude(Avx512Lanes a) { return {_mm512_abs_ps(a.all)}; }
+  static Avx512Lanes IfPositive(Avx512Lanes x, Avx512Lanes a, Avx512Lanes b) {
+    const __mmask16 positive = _mm512_cmp_ps_mask(x.all, _mm512_setzero_ps(), _CMP_GT_OQ);
+    return {_mm512_mask_blend_ps(positive, b.all, a.all)};
+  }
+  static Avx512Lanes Range(Avx512Lanes a, int first, int end, float x) {
+    const auto mask = static_cast<__mmask16>(FirstLanes(end) & ~FirstLanes(first));
+    return {_mm512_mask_blend_ps(mask, _mm512_set1_ps(x), a.all)};
+  }
+  static Avx512Lanes ScaleByPowerOfTwo(Avx512Lanes p, Avx512Lanes shifted) {
+    const __m512i magic = _mm512_castps_si512(_mm512_set1_ps(kRoundMagic));
+    const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(shifted.all), magic);
+    const __m512i half = _mm512_srai_epi32(n, 1);
+    const __m512i bias = _mm512_set1_epi32(127);
+    const auto power = [&](__m512i exponent) {
+      return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(exponent, bias), 23));
+    };
+    return {_mm512_mul_ps(_mm512_mul_ps(p.all, power(half)), power(_mm512_sub_epi32(n, half)))};
+  }
+
+  static float Sum(Avx512Lanes a) {
+    const __m256 eight =
+        _mm256_add_ps(_mm512_castps512_ps256(a.all), _mm512_extractf32x8_ps(a.all, 1));
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+  static float Largest(Avx512Lanes a) {
+    const __m256 eight =
+        _mm256_max_ps(_mm512_castps512_ps256(a.all), _mm512_extractf32x8_ps(a.all, 1));
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
+  }
+  static void Sum4(const Avx512Lanes a[4], float out[4]) {
+    // The upper half of each added to its lower half: first 8 lanes of x, then 8 of y.
+    const auto halves = [](__m512 x, __m512 y) {
+      return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+    };
+    const __m512 first = halves(a[0].all, a[1].all);
+    const __m512 second = halves(a[2].all, a[3].all);
+    // Four lanes of each of the four.
+    __m512 sum = _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x88),
+                               _mm512_shuffle_f32x4(first, second, 0xdd));
+    sum = _mm512_add_ps(sum, _mm512_permute_ps(sum, 0x4e));
+    sum = _mm512_add_ps(sum, _mm512_permute_ps(sum, 0xb1));
+    const __m512i pick = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(pick, sum)));
+  }
+
+  // Columns 0 and 2 of each row, and 1 and 3, as 16-bit numbers (lanes_avx2.h says why).
+  struct Bytes {
+    __m512i even, odd;
+  };
+  struct Quad {
+    __m512i even, odd;
+  };
+  struct Integers {
+    __m512i all;
+  };
+  static Bytes LoadBytes(const uint8_t* p) {
+    const __m512i bytes = _mm512_loadu_si512(p);
+    return {_mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(bytes, 8)};
+  }
+  static Quad LoadQuad(const int8_t* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    const __m512i codes = _mm512_set1_epi32(four);
+    return {_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 8), _mm512_srai_epi16(codes, 8)};
+  }
+  static Integers SetInteger(int32_t x) { return {_mm512_set1_epi32(x)}; }
+  static Integers DotQuads(Integers sum, Bytes w, Quad x) {
+    const __m512i even = _mm512_add_epi32(sum.all, _mm512_madd_epi16(w.even, x.even));
+    return {_mm512_add_epi32(even, _mm512_madd_epi16(w.odd, x.odd))};
+  }
+  static Avx512Lanes ToFloat(Integers x) { return {_mm512_cvtepi32_ps(x.all)}; }
+};
+
+}  // namespace
+}  // namespace sauva

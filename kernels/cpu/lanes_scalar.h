@@ -1,0 +1,166 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/half.h"
+#include "kernels/numerics.h"
+
+// 16 lanes as an array: any CPU. The interface of a lane type is written here; the other
+// lanes_*.h have the same.
+namespace sauva {
+namespace {
+
+struct ScalarLanes {
+  // Register tiles: weight rows times tokens for several tokens and for one; queries.
+  static constexpr int kRows = 1;
+  static constexpr int kTokens = 1;
+  static constexpr int kSingleRows = 1;
+  static constexpr int kQueries = 1;
+  static constexpr int kPanels = 1;
+  static constexpr int kPanelTokens = 1;
+  static constexpr int kSinglePanels = 1;
+
+  float lane[kLanes];
+
+  template <class F>
+  static ScalarLanes Make(F f) {
+    ScalarLanes result;
+    for (int i = 0; i < kLanes; ++i) result.lane[i] = f(i);
+    return result;
+  }
+  static uint32_t Bits(float x) { return __builtin_bit_cast(uint32_t, x); }
+  static float PowerOfTwo(int32_t exponent) {
+    return __builtin_bit_cast(float, static_cast<uint32_t>(exponent + 127) << 23);
+  }
+
+  static ScalarLanes Set(float x) {
+    return Make([&](int) { return x; });
+  }
+  static ScalarLanes Zero() { return Set(0.0f); }
+  static ScalarLanes Load(const float* p) {
+    return Make([&](int i) { return p[i]; });
+  }
+  static ScalarLanes LoadHalf(const uint16_t* p) {
+    return Make([&](int i) { return HalfToFloat(p[i]); });
+  }
+  static ScalarLanes LoadBFloat16(const uint16_t* p) {
+    return Make([&](int i) { return BFloat16ToFloat(p[i]); });
+  }
+  // The first n lanes from p, the others zero.
+  static ScalarLanes LoadPartial(const float* p, int64_t n) {
+    return Make([&](int i) { return i < n ? p[i] : 0.0f; });
+  }
+  static ScalarLanes LoadHalfPartial(const uint16_t* p, int64_t n) {
+    return Make([&](int i) { return i < n ? HalfToFloat(p[i]) : 0.0f; });
+  }
+  void Store(float* p) const {
+    for (int i = 0; i < kLanes; ++i) p[i] = lane[i];
+  }
+  void StorePartial(float* p, int64_t n) const {
+    for (int i = 0; i < kLanes && i < n; ++i) p[i] = lane[i];
+  }
+  void StoreHalf(uint16_t* p) const {
+    for (int i = 0; i < kLanes; ++i) p[i] = FloatToHalf(lane[i]);
+  }
+  float First() const { return lane[0]; }
+
+  // a * b + c, rounded once.
+  static ScalarLanes Fma(ScalarLanes a, ScalarLanes b, ScalarLanes c) {
+    return Make([&](int i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
+  }
+  static ScalarLanes Add(ScalarLanes a, ScalarLanes b) {
+    return Make([&](int i) { return a.lane[i] + b.lane[i]; });
+  }
+  static ScalarLanes Subtract(ScalarLanes a, ScalarLanes b) {
+    return Make([&](int i) { return a.lane[i] - b.lane[i]; });
+  }
+  static ScalarLanes Multiply(ScalarLanes a, ScalarLanes b) {
+    return Make([&](int i) { return a.lane[i] * b.lane[i]; });
+  }
+  static ScalarLanes Divide(ScalarLanes a, ScalarLanes b) {
+    return Make([&](int i) { return a.lane[i] / b.lane[i]; });
+  }
+  // a > b ? a : b, so b when one is NaN.
+  static ScalarLanes Max(ScalarLanes a, ScalarLanes b) {
+    return Make([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  // a < b ? a : b.
+  static ScalarLanes Min(ScalarLanes a, ScalarLanes b) {
+    return Make([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static ScalarLanes Magnitude(ScalarLanes a) {
+    return Make([&](int i) { return __builtin_fabsf(a.lane[i]); });
+  }
+  // x > 0 ? a : b.
+  static ScalarLanes IfPositive(ScalarLanes x, ScalarLanes a, ScalarLanes b) {
+    return Make([&](int i) { return x.lane[i] > 0 ? a.lane[i] : b.lane[i]; });
+  }
+  // The lanes in [first, end) from a, the others x.
+  static ScalarLanes Range(ScalarLanes a, int first, int end, float x) {
+    return Make([&](int i) { return i >= first && i < end ? a.lane[i] : x; });
+  }
+  // p * 2^n, where shifted = n + kRoundMagic.
+  static ScalarLanes ScaleByPowerOfTwo(ScalarLanes p, ScalarLanes shifted) {
+    return Make([&](int i) {
+      const auto n = static_cast<int32_t>(Bits(shifted.lane[i]) - Bits(kRoundMagic));
+      // NaN left an arbitrary n, whose factors must merely be computable.
+      const int32_t bounded = n < -160 ? -160 : n > 160 ? 160 : n;
+      const int32_t half = bounded >> 1;
+      return p.lane[i] * PowerOfTwo(half) * PowerOfTwo(bounded - half);
+    });
+  }
+
+  // The tree of the contract: 8+8, 4+4, 2+2, 1+1.
+  static float Sum(ScalarLanes a) {
+    for (int width = kLanes / 2; width > 0; width /= 2) {
+      for (int i = 0; i < width; ++i) a.lane[i] = a.lane[i] + a.lane[i + width];
+    }
+    return a.lane[0];
+  }
+  static float Largest(ScalarLanes a) {
+    for (int width = kLanes / 2; width > 0; width /= 2) {
+      for (int i = 0; i < width; ++i) {
+        a.lane[i] = a.lane[i] > a.lane[i + width] ? a.lane[i] : a.lane[i + width];
+      }
+    }
+    return a.lane[0];
+  }
+  // The sums of four at once, in the lanes 0 to 3 of out.
+  static void Sum4(const ScalarLanes a[4], float out[4]) {
+    for (int i = 0; i < 4; ++i) out[i] = Sum(a[i]);
+  }
+
+  // Exact int8 dot products: 16 weight rows (unsigned) times 4 columns, times 4 codes.
+  struct Bytes {
+    uint8_t byte[64];
+  };
+  struct Quad {
+    int8_t code[4];
+  };
+  struct Integers {
+    int32_t lane[kLanes];
+  };
+  static Bytes LoadBytes(const uint8_t* p) {
+    Bytes result;
+    for (int i = 0; i < 64; ++i) result.byte[i] = p[i];
+    return result;
+  }
+  static Quad LoadQuad(const int8_t* p) { return {{p[0], p[1], p[2], p[3]}}; }
+  static Integers SetInteger(int32_t x) {
+    Integers result;
+    for (int32_t& value : result.lane) value = x;
+    return result;
+  }
+  static Integers DotQuads(Integers sum, Bytes w, Quad x) {
+    for (int i = 0; i < kLanes; ++i) {
+      for (int k = 0; k < 4; ++k) sum.lane[i] += w.byte[4 * i + k] * x.code[k];
+    }
+    return sum;
+  }
+  static ScalarLanes ToFloat(Integers x) {
+    return Make([&](int i) { return static_cast<float>(x.lane[i]); });
+  }
+};
+
+}  // namespace
+}  // namespace sauva

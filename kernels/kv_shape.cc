@@ -1,0 +1,20 @@
+#include "kernels/kv_shape.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace sauva {
+
+absl::Status ValidateKvShape(const KvShape& shape) {
+  if (shape.num_blocks <= 0 || shape.num_kv_heads <= 0 || shape.head_dim <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("a KV cache of ", shape.num_blocks, " blocks, ",
+                                                   shape.num_kv_heads, " heads of ",
+                                                   shape.head_dim));
+  }
+  if (shape.dtype != DType::kF32 && shape.dtype != DType::kF16) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a KV cache of ", Name(shape.dtype), "; f32 and f16 are known"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sauva

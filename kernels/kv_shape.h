@@ -1,0 +1,11 @@
+#pragma once
+
+#include "absl/status/status.h"
+#include "kernels/backend.h"
+
+namespace sauva {
+
+// Errors: INVALID_ARGUMENT for counts that are not positive or a type other than f32 and f16.
+absl::Status ValidateKvShape(const KvShape& shape);
+
+}  // namespace sauva
