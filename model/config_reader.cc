@@ -4,16 +4,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "model/json.h"
 
 namespace sauva {
 namespace {
-
-// Values appear in messages; a hostile one must not flood a log.
-std::string Shortened(std::string text) {
-  constexpr size_t kMax = 120;
-  if (text.size() > kMax) text = text.substr(0, kMax) + "…";
-  return text;
-}
 
 std::string RangeText(double min, double max) {
   return absl::StrCat("a number between ", min, " and ", max);
@@ -27,10 +21,7 @@ bool ConfigReader::Has(const std::string& key) const {
 }
 
 absl::Status ConfigReader::Unexpected(const std::string& key, const std::string& expected) const {
-  const std::string found =
-      object_.contains(key)
-          ? Shortened(object_[key].dump(-1, ' ', true, nlohmann::json::error_handler_t::replace))
-          : "missing";
+  const std::string found = object_.contains(key) ? ShortText(object_[key]) : "missing";
   return absl::InvalidArgumentError(
       absl::StrCat(where_, key, " is ", found, ", expected ", expected));
 }

@@ -46,4 +46,11 @@ absl::StatusOr<nlohmann::json> ParseJson(const std::string& file_name, std::stri
   }
 }
 
+std::string ShortText(const nlohmann::json& value) {
+  constexpr size_t kMaxBytes = 100;
+  std::string text = value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace);
+  if (text.size() > kMaxBytes) text = text.substr(0, kMaxBytes) + "...";
+  return text;
+}
+
 }  // namespace sauva

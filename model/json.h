@@ -12,4 +12,7 @@ namespace sauva {
 // Errors: INVALID_ARGUMENT naming the file and the byte where parsing stopped.
 absl::StatusOr<nlohmann::json> ParseJson(const std::string& file_name, std::string_view text);
 
+// A value for a message: ASCII, shortened.
+std::string ShortText(const nlohmann::json& value);
+
 }  // namespace sauva

@@ -44,7 +44,8 @@ class Tokenizer {
 };
 
 // Chooses by the files present: tokenizer.json (byte-level BPE), else tokenizer.model
-// (SentencePiece). Errors: INVALID_ARGUMENT naming the file and what is wrong in it;
+// (SentencePiece, also where a tokenizer.json beside it is not byte-level), else vocab.json
+// with merges.txt. Errors: INVALID_ARGUMENT naming the file and what is wrong in it;
 // NOT_FOUND when there is neither.
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(const ModelFiles& files);
 
