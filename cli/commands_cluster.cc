@@ -8,6 +8,7 @@
 #include "cli/machine.h"
 #include "cli/status_view.h"
 #include "cli/up_command.h"
+#include "kernels/factory.h"
 #include "net/tls_flags.h"
 
 // The subcommands about a whole cluster.
@@ -49,6 +50,8 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
   up->add_flag("--no-restart", options->no_restart, "leave dead processes alone");
   up->add_option("--threads", options->threads, "per worker; 0: cores / workers")
       ->check(CLI::Range(0, 1024));
+  up->add_option("--device", options->device, "the workers' arithmetic: cpu or cpu:scalar, …")
+      ->capture_default_str();
   up->add_option("--kv-memory", options->kv_memory, "bound for each worker's KV cache, as 512MiB");
   up->add_option("--max-context", options->max_context, "tokens of a sequence; 0: the model's")
       ->check(CLI::NonNegativeNumber);

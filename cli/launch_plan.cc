@@ -131,7 +131,7 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
     worker.command.arguments.insert(
         worker.command.arguments.end(),
         {"--model-dir", model.directory, "--memory", absl::StrCat(budgets[i]), "--threads",
-         absl::StrCat(plan.threads)});
+         absl::StrCat(plan.threads), "--device", options.device});
     plan.workers.push_back(std::move(worker));
   }
   plan.gateway = MakeService("gateway", options, machine);

@@ -19,7 +19,8 @@ struct UpOptions {
   int replicas = 1;
   int spares = 0;
   bool no_restart = false;
-  int threads = 0;  // per worker; 0: cores / workers
+  int threads = 0;             // per worker; 0: cores / workers
+  std::string device = "cpu";  // or "cpu:scalar", "cpu:avx2", "cpu:avx512"
   std::string kv_memory;
   int max_context = 0;
   std::string grpc = "127.0.0.1:7070";

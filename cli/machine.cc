@@ -1,7 +1,5 @@
 #include "cli/machine.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <fstream>
 #include <string>
@@ -29,12 +27,6 @@ uint64_t ReadNumber(const char* path, uint64_t otherwise) {
 }
 
 }  // namespace
-
-int UsableCores() {
-  cpu_set_t cores;
-  if (sched_getaffinity(0, sizeof cores, &cores) != 0) return 1;
-  return std::max(1, CPU_COUNT(&cores));
-}
 
 uint64_t AvailableMemoryBytes() {
   const uint64_t limit = ReadNumber("/sys/fs/cgroup/memory.max", UINT64_MAX);

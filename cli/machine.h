@@ -4,9 +4,6 @@
 
 namespace sauva {
 
-// Processor cores this process may use; at least 1.
-int UsableCores();
-
 // Memory that is free for new work now, within this process's control group as well.
 // Units: bytes; 0 when the system does not say.
 uint64_t AvailableMemoryBytes();

@@ -24,7 +24,8 @@ case "${1:-}" in
 esac
 
 if ! command -v dpkg-query >/dev/null; then
-  echo "setup.sh: not a Debian or Ubuntu system; install the counterparts of:" $(packages) >&2
+  echo "setup.sh: not a Debian or Ubuntu system; install the counterparts of:" >&2
+  packages >&2
   exit 1
 fi
 mapfile -t wanted < <(missing)

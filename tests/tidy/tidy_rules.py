@@ -113,5 +113,10 @@ def tabs(path, text):
             yield _line_of(text, offset), "a tab"
 
 
+def merge_leftovers(path, text):
+    for match in re.finditer(r"^(<{7}|>{7}) ", text, re.M):
+        yield _line_of(text, match.start()), "a conflict marker"
+
+
 ALL = (includes, generated_headers, file_length, function_length, header_guard, workplace_words,
-       tabs)
+       tabs, merge_leftovers)

@@ -89,6 +89,9 @@ class WordRules(unittest.TestCase):
             self.assertTrue(complaints("base/a.cc", words + "\n"), words)
         self.assertFalse(complaints("base/a.cc", "// the session of a request\n"))
 
+    def test_a_conflict_marker_is_found(self):
+        self.assertTrue(complaints("base/a.cc", "int x;\n" + "<" * 7 + " HEAD\n"))
+
     def test_a_tab_is_found(self):
         self.assertTrue(complaints("scripts/a.sh", "\techo\n"))
 

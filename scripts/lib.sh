@@ -1,0 +1,55 @@
+# shellcheck shell=bash
+# What the other scripts share; they source this file and stand in the repository's root.
+
+# run_quietly LABEL COMMAND…: runs a long command with its output in a log, prints its
+# progress (ninja's [done/all]) now and then, and the log's end if it fails.
+run_quietly() {
+  local label=$1 log start pid code=0
+  shift
+  log=$(mktemp)
+  start=$SECONDS
+  echo "$label …"
+  "$@" >"$log" 2>&1 </dev/null &
+  pid=$!
+  local next=$((SECONDS + 30))
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.2
+    [ "$SECONDS" -ge "$next" ] || continue
+    next=$((SECONDS + 30))
+    echo "  $label: $((SECONDS - start)) s $(grep -aoE '^\[[0-9]+/[0-9]+\]' "$log" | tail -n 1)"
+  done
+  wait "$pid" || code=$?
+  if [ "$code" -ne 0 ]; then
+    grep -aE -A 12 'error:|FAILED|CMake Error' "$log" | head -n 60 >&2 || true
+    echo "--- the last lines of: $*" >&2
+    tail -n 15 "$log" >&2
+    echo "$label failed with exit code $code" >&2
+  else
+    echo "$label: done in $((SECONDS - start)) s"
+  fi
+  rm -f "$log"
+  return "$code"
+}
+
+# configure_and_build PRESET [TARGET…]
+configure_and_build() {
+  local preset=$1
+  shift
+  run_quietly "configure ($preset)" cmake --preset "$preset" || return
+  run_quietly "build ($preset)" cmake --build --preset "$preset" ${1:+--target "$@"}
+}
+
+# Real texts, tokenizers and weights for tests may lie in a folder beside the checkout.
+find_shared_data() {
+  if [ -z "${SAUVA_SHARED_DATA:-}" ] && [ -d ../shared/data ]; then
+    SAUVA_SHARED_DATA=$(cd ../shared/data && pwd)
+  fi
+  export SAUVA_SHARED_DATA=${SAUVA_SHARED_DATA:-}
+}
+
+# count_skips LOG: tests that GoogleTest, unittest or ctest skipped in a ctest log.
+count_skips() {
+  sed -nE -e 's/^\[  SKIPPED \] ([0-9]+) tests?, listed below:$/\1/p' \
+    -e 's/^OK \(skipped=([0-9]+)\)$/\1/p' -e 's/^Test Skipped\.$/1/p' "$1" |
+    awk '{ sum += $1 } END { print sum + 0 }'
+}
