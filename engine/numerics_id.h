@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "proto/control.h"
+
+namespace sauva {
+
+// Everything that decides a model's tokens besides the request.
+struct NumericsFacts {
+  std::string model_digest;
+  std::string weight_format;            // Name(WeightFormat)
+  std::string activation_quantization;  // ActivationQuantization(WeightFormat)
+  std::string kv_type;                  // "f32" or "f16"
+  std::string backend_class;            // Backend::backend_class()
+  uint32_t version = kNumericsVersion;
+};
+
+// 16 hex digits; equal ids promise equal tokens for equal requests.
+// Source: the first 64 bits of SHA-256 over the facts, each led by its length.
+std::string NumericsId(const NumericsFacts& facts);
+
+}  // namespace sauva
