@@ -52,6 +52,12 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
       ->check(CLI::Range(0, 1024));
   up->add_option("--device", options->device, "the workers' arithmetic: cpu or cpu:scalar, …")
       ->capture_default_str();
+  up->add_option("--weights", options->weights, "format of the weights in memory")
+      ->check(CLI::IsMember({"native", "int8"}))
+      ->capture_default_str();
+  up->add_option("--kv-type", options->kv_type, "type of cached keys and values")
+      ->check(CLI::IsMember({"f32", "f16"}))
+      ->capture_default_str();
   up->add_option("--kv-memory", options->kv_memory, "bound for each worker's KV cache, as 512MiB");
   up->add_option("--max-context", options->max_context, "tokens of a sequence; 0: the model's")
       ->check(CLI::NonNegativeNumber);

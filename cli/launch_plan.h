@@ -19,9 +19,11 @@ struct UpOptions {
   int replicas = 1;
   int spares = 0;
   bool no_restart = false;
-  int threads = 0;             // per worker; 0: cores / workers
-  std::string device = "cpu";  // or "cpu:scalar", "cpu:avx2", "cpu:avx512"
-  std::string kv_memory;
+  int threads = 0;                 // per worker; 0: cores / workers
+  std::string device = "cpu";      // or "cpu:scalar", "cpu:avx2", "cpu:avx512"
+  std::string weights = "native";  // or "int8"
+  std::string kv_type = "f32";     // or "f16"
+  std::string kv_memory;           // a size; empty: what the budgets leave
   int max_context = 0;
   std::string grpc = "127.0.0.1:7070";
   std::string http = "127.0.0.1:8080";

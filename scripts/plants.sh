@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Proves that tests can fail: applies each one-line bug of tests/plants/ to a scratch copy
+# of HEAD and expects the test named in the patch to turn red. A plant that stays green is
+# a missing test. Usage: plants.sh [NAME…]   (names of patches without .patch; default all)
+#
+# A patch begins with one line that says what the bug does and one line
+#   Found by: PROGRAM [FILTER]
+# with a test program and its --gtest_filter.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+root=$PWD/build/plants
+source=$root/source
+export SAUVA_SHARED_DATA
+find_shared_data
+
+field() { sed -nE "s/^Found by: ([^ ]+) ?(.*)$/\\$2/p" "$1"; }  # PATCH 1|2
+
+names=("$@")
+if [ ${#names[@]} -eq 0 ]; then
+  for patch in tests/plants/*.patch; do names+=("$(basename "$patch" .patch)"); done
+fi
+targets=()
+for name in "${names[@]}"; do targets+=("$(field "tests/plants/$name.patch" 1)"); done
+mapfile -t targets < <(printf '%s\n' "${targets[@]}" | sort -u)
+
+scripts/setup.sh
+git worktree prune
+[ -d "$source" ] || git worktree add -q --detach "$source" HEAD
+git -C "$source" checkout -q --detach --force "$(git rev-parse HEAD)"
+git -C "$source" clean -q -fd
+run_quietly "configure the scratch copy" cmake -S "$source" -B "$root/build" -G Ninja \
+  -DCMAKE_BUILD_TYPE=Release
+run_quietly "build it without bugs" cmake --build "$root/build" --target "${targets[@]}"
+
+run_test() {  # PROGRAM FILTER
+  timeout 300 "$root/build/tests/$1" --gtest_filter="${2:-*}" --gtest_brief=1 \
+    >"$root/test.log" 2>&1 </dev/null
+}
+
+missed=0
+for name in "${names[@]}"; do
+  patch=$PWD/tests/plants/$name.patch
+  program=$(field "$patch" 1)
+  filter=$(field "$patch" 2)
+  verdict=found
+  if ! run_test "$program" "$filter" || grep -q 'PASSED.* 0 tests' "$root/test.log"; then
+    verdict="is no plant: $program $filter is red, or empty, without it"
+  elif ! git -C "$source" apply "$patch"; then
+    verdict="does not apply"
+  elif ! cmake --build "$root/build" --target "$program" >"$root/build.log" 2>&1 </dev/null; then
+    verdict="does not build: $(grep -m 1 'error:' "$root/build.log")"
+  elif run_test "$program" "$filter"; then
+    verdict="MISSED by $program $filter"
+  fi
+  git -C "$source" checkout -q --force .
+  printf '%-40s %s\n' "$name" "$verdict"
+  [ "$verdict" = found ] || missed=$((missed + 1))
+done
+echo "${#names[@]} planted bugs, $((${#names[@]} - missed)) found"
+[ "$missed" -eq 0 ]
