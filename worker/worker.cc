@@ -124,6 +124,7 @@ void Worker::Parts::Give(EngineWork work) {
 }
 
 void Worker::Parts::Take(EngineEvent event) {
+  if (const auto* step = std::get_if<StepComputed>(&event)) metrics.Observe(*step);
   std::visit([this](auto& e) { loop.Answer(std::move(e)); }, event);
 }
 

@@ -11,7 +11,7 @@ namespace sauva {
 
 // What a worker shows at /metrics: names as other inference servers have them, behind
 // `sauva_`. Sessions count in plain integers; Update carries them over.
-// Thread: Update and Observe on the worker's loop.
+// Thread: Update on the worker's loop, Observe on any.
 class WorkerMetrics {
  public:
   explicit WorkerMetrics(uint64_t memory_budget_bytes);
