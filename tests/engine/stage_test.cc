@@ -1,0 +1,206 @@
+#include "engine/stage.h"
+
+#include <string>
+
+#include "engine/kv_groups.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/tensor_names.h"
+#include "tests/engine/engine_testing.h"
+#include "tests/engine/naive_transformer.h"
+
+namespace sauva {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+ModelSpec SmallSpec() {
+  LayerSpec layer;
+  layer.self_attention = {.num_heads = 2,
+                          .num_kv_heads = 1,
+                          .head_dim = 8,
+                          .rope = RopeSpec{.rotary_dims = 8},
+                          .score_scale = 0.35f};
+  layer.feed_forward = {.intermediate_size = 20};
+  ModelSpec spec;
+  spec.vocab_size = 50;
+  spec.hidden_size = 16;
+  spec.max_context = 64;
+  spec.decoder.layers = {layer, layer, layer};
+  return spec;
+}
+
+// A checkpoint that knows which tensors were asked for.
+class WatchedCheckpoint : public Checkpoint {
+ public:
+  explicit WatchedCheckpoint(MapCheckpoint tensors) : tensors_(std::move(tensors)) {}
+  absl::StatusOr<StoredTensor> Find(const std::string& name) const override {
+    found_.push_back(name);
+    return tensors_.Find(name);
+  }
+  std::vector<std::string> Names() const override { return tensors_.Names(); }
+  bool Asked(const std::string& part) const {
+    for (const std::string& name : found_) {
+      if (name.starts_with(part)) return true;
+    }
+    return false;
+  }
+
+ private:
+  MapCheckpoint tensors_;
+  mutable std::vector<std::string> found_;
+};
+
+class StageTest : public testing::Test {
+ protected:
+  absl::StatusOr<std::unique_ptr<Stage>> Load(StageOptions options) {
+    backend_ = MakeReferenceBackend();
+    return Stage::Load(*backend_, spec_, checkpoint_, options, {});
+  }
+
+  std::unique_ptr<Stage> LoadWhole() {
+    auto stage = Load({.layers = {0, 3}});
+    EXPECT_TRUE(stage.ok()) << stage.status();
+    return *std::move(stage);
+  }
+
+  ModelSpec spec_ = SmallSpec();
+  MapCheckpoint checkpoint_ = RandomCheckpoint(spec_, 1);
+  std::unique_ptr<Backend> backend_;
+};
+
+StepHeader OneToken(StepWant want) {
+  SequenceStep step{.id = 1, .tokens = {5}, .blocks = {{.kv_group = 0, .appended = {0}}}};
+  step.want = want;
+  return {.step_id = 1, .sequences = {step}};
+}
+
+OpenSequence Opening() { return {.id = 1, .tokens = {5}, .num_prompt_tokens = 1}; }
+
+void ExpectError(const absl::Status& status, absl::StatusCode code, const std::string& words) {
+  EXPECT_EQ(status.code(), code) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(words));
+}
+
+TEST_F(StageTest, NamesTheTensorThatIsMissingOrMisshapen) {
+  const std::string name = tensor_names::Layer(1, "self.k");
+  const auto good = checkpoint_.Values(name);
+  checkpoint_.Erase(name);
+  ExpectError(Load({.layers = {0, 3}}).status(), absl::StatusCode::kNotFound, name);
+  checkpoint_.Set(name, {16, 8}, good);
+  const absl::Status status = Load({.layers = {0, 3}}).status();
+  ExpectError(status, absl::StatusCode::kInvalidArgument, name);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("expected shape [8, 16], found [16, 8]"));
+  EXPECT_TRUE(Load({.layers = {2, 3}, .first = false}).ok()) << "not its layer";
+}
+
+TEST_F(StageTest, ReadsOnlyTheTensorsOfItsOwnLayers) {
+  const WatchedCheckpoint watched(checkpoint_);
+  backend_ = MakeReferenceBackend();
+  std::vector<int> progress;
+  ASSERT_TRUE(Stage::Load(*backend_, spec_, watched,
+                          {.layers = {1, 2}, .first = false, .last = false},
+                          [&](int layers) { progress.push_back(layers); })
+                  .ok());
+  EXPECT_TRUE(watched.Asked("layers.1."));
+  EXPECT_FALSE(watched.Asked("layers.0."));
+  EXPECT_FALSE(watched.Asked("layers.2."));
+  EXPECT_FALSE(watched.Asked("embedding"));
+  EXPECT_FALSE(watched.Asked("final_norm"));
+  EXPECT_FALSE(watched.Asked("head"));
+  EXPECT_THAT(progress, ElementsAre(1));
+}
+
+TEST_F(StageTest, RefusesOptionsThatContradictTheModel) {
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  for (const LayerRange layers : {LayerRange{0, 4}, LayerRange{-1, 3}, LayerRange{2, 2}}) {
+    ExpectError(Load({.layers = layers}).status(), invalid, "of a model with 3");
+  }
+  ExpectError(Load({.layers = {0, 2}}).status(), invalid, "first or last");
+  ExpectError(Load({.layers = {1, 3}}).status(), invalid, "first or last");
+  ExpectError(Load({.layers = {0, 3}, .max_context = 65}).status(), invalid, "the model's is 64");
+  ExpectError(Load({.layers = {0, 3}, .max_step_tokens = 0}).status(), invalid, "0 tokens");
+  spec_.decoder.layers[1].self_attention.causal = false;
+  ExpectError(Load({.layers = {0, 3}}).status(), absl::StatusCode::kUnimplemented, "layer 1");
+}
+
+TEST_F(StageTest, ComputesNothingBeforeItsCacheIsAllocatedOnce) {
+  auto stage = LoadWhole();
+  StageOutput output;
+  ASSERT_TRUE(stage->Open(Opening()).ok());
+  ExpectError(stage->RunStep(OneToken(StepWant::kSample), {}, output),
+              absl::StatusCode::kFailedPrecondition, "cache");
+  ExpectError(stage->AllocateKv(0), absl::StatusCode::kInvalidArgument, "0 blocks");
+  EXPECT_TRUE(stage->AllocateKv(2).ok());
+  EXPECT_FALSE(stage->AllocateKv(2).ok());
+  EXPECT_TRUE(stage->RunStep(OneToken(StepWant::kSample), {}, output).ok());
+  EXPECT_EQ(output.sampled.size(), 1u);
+}
+
+TEST_F(StageTest, RefusesHiddenStatesOfAnotherSize) {
+  auto first = LoadWhole();
+  ASSERT_TRUE(first->AllocateKv(1).ok());
+  ASSERT_TRUE(first->Open(Opening()).ok());
+  StageOutput output;
+  const std::vector<float> hidden(17, 0.0f);
+  ExpectError(first->RunStep(OneToken(StepWant::kNone), hidden, output),
+              absl::StatusCode::kInvalidArgument, "17 hidden values; expected 0");
+  auto last = Load({.layers = {1, 3}, .first = false});
+  ASSERT_TRUE(last.ok()) << last.status();
+  ASSERT_TRUE((*last)->AllocateKv(1).ok());
+  ASSERT_TRUE((*last)->Open(Opening()).ok());
+  ExpectError((*last)->RunStep(OneToken(StepWant::kNone), hidden, output),
+              absl::StatusCode::kInvalidArgument, "17 hidden values; expected 16");
+  EXPECT_TRUE(
+      (*last)->RunStep(OneToken(StepWant::kNone), std::span(hidden).first(16), output).ok());
+}
+
+TEST_F(StageTest, AnswersOnlySequencesThatWantSomething) {
+  auto stage = LoadWhole();
+  ASSERT_TRUE(stage->AllocateKv(1).ok());
+  ASSERT_TRUE(stage->Open(Opening()).ok());
+  StageOutput output;
+  ASSERT_TRUE(stage->RunStep(OneToken(StepWant::kNone), {}, output).ok());
+  EXPECT_TRUE(output.sampled.empty());
+  EXPECT_TRUE(output.hidden.empty());
+}
+
+TEST_F(StageTest, EstimatesWhatItWillHold) {
+  for (const bool tied : {false, true}) {
+    spec_.tied_head = tied;
+    checkpoint_ = RandomCheckpoint(spec_, 1);
+    auto stage = LoadWhole();
+    int64_t expected = EstimateEmbeddingBytes(spec_, checkpoint_);
+    for (int i = 0; i < 3; ++i) {
+      expected += EstimateLayerBytes(spec_, checkpoint_, i, WeightFormat::kNative);
+    }
+    expected += EstimateHeadBytes(spec_, checkpoint_, WeightFormat::kNative);
+    // One stage holds a tied matrix once.
+    if (tied) expected -= EstimateEmbeddingBytes(spec_, checkpoint_);
+    // Buffers are rounded up to 64 bytes.
+    EXPECT_NEAR(static_cast<double>(stage->weight_bytes()), static_cast<double>(expected), 7 * 64);
+    EXPECT_GE(stage->weight_bytes(), expected);
+  }
+  const int64_t native = EstimateLayerBytes(spec_, checkpoint_, 1, WeightFormat::kNative);
+  EXPECT_LT(EstimateLayerBytes(spec_, checkpoint_, 1, WeightFormat::kInt8), native / 2);
+}
+
+TEST_F(StageTest, CountsTheBytesOfAKvBlockOverItsLayers) {
+  auto stage = Load({.layers = {1, 3}, .first = false, .kv_type = DType::kF16});
+  ASSERT_TRUE(stage.ok()) << stage.status();
+  EXPECT_EQ((*stage)->kv_block_bytes(), 2 * 16 * 2 * 1 * 8 * 2);
+}
+
+TEST(KvGroupsTest, LayersWithTheSameWindowAndHeadsAreOneGroup) {
+  ModelSpec spec = SmallSpec();
+  EXPECT_EQ(NumKvGroups(spec), 1);
+  spec.decoder.layers[1].self_attention.window = 8;
+  EXPECT_THAT(KvGroupOfLayers(spec), ElementsAre(0, 1, 0));
+  spec.decoder.layers[2].self_attention.num_kv_heads = 2;
+  EXPECT_THAT(KvGroupOfLayers(spec), ElementsAre(0, 1, 2));
+  EXPECT_EQ(NumKvGroups(spec), 3);
+}
+
+}  // namespace
+}  // namespace sauva
