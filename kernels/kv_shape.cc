@@ -14,6 +14,12 @@ absl::Status ValidateKvShape(const KvShape& shape) {
     return absl::InvalidArgumentError(
         absl::StrCat("a KV cache of ", Name(shape.dtype), "; f32 and f16 are known"));
   }
+  constexpr double kMostBytes = 0x1p60;  // size_bytes() must not overflow
+  const double bytes = 32.0 * shape.num_blocks * shape.num_kv_heads * shape.head_dim *
+                       static_cast<double>(SizeOf(shape.dtype));
+  if (bytes > kMostBytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("a KV cache of ", bytes, " bytes"));
+  }
   return absl::OkStatus();
 }
 

@@ -5,7 +5,8 @@
 
 namespace sauva {
 
-// Errors: INVALID_ARGUMENT for counts that are not positive or a type other than f32 and f16.
+// Errors: INVALID_ARGUMENT for counts that are not positive or a type other than f32 and
+// f16; RESOURCE_EXHAUSTED for more bytes than can be counted.
 absl::Status ValidateKvShape(const KvShape& shape);
 
 }  // namespace sauva
