@@ -7,7 +7,8 @@
 // How one token is drawn from one row of logits. The controls apply in this order:
 // logit bias; repetition, presence and frequency penalties; (log-probabilities are taken
 // here); temperature; top-k; top-p; min-p; draw. Equal logits are ordered by token id.
-// The random number is Philox4x32-10 with key (seed, sample index) and counter position.
+// The random number is Philox4x32-10 of (seed, sample index, position). A logit that is not
+// finite is never drawn. Tokens named here must be of the vocabulary.
 namespace sauva {
 
 struct TokenBias {
@@ -45,8 +46,9 @@ struct SampleResult {
 
 inline constexpr int kMaxLogprobs = 20;
 
-// A uniform number in [0, 1) with 24 random bits.
-// Source: Salmon et al. 2011, Philox4x32-10; the first output word is used.
+// A uniform number in [0, 1) with 24 random bits: the upper bits of the first output word.
+// The key is the seed; the counter is (position low, position high, sample index, 0).
+// Source: Salmon et al. 2011, Philox4x32-10.
 float PhiloxUniform(uint64_t seed, uint32_t sample_index, uint64_t position);
 
 // Working memory of SampleOne, allocated once per vocabulary.

@@ -94,8 +94,8 @@ void BenchFormat(Backend& backend, const Format& format, int64_t gemv_bytes, con
          .dtype = format.dtype,
          .rows = count,
          .columns = kColumns,
-         .bytes = std::span(source).first(
-             static_cast<size_t>(count * kColumns * SizeOf(format.dtype)))},
+         .bytes =
+             std::span(source).first(static_cast<size_t>(count * kColumns * SizeOf(format.dtype)))},
         format.format);
   };
   const std::unique_ptr<Weight> tall = prepare(rows);
@@ -129,11 +129,8 @@ void BenchFormat(Backend& backend, const Format& format, int64_t gemv_bytes, con
 void BenchAttention(Backend& backend, int tokens, int context, const Rates& peak) {
   constexpr int kHeads = 32, kKvHeads = 8, kDim = 128;
   const int blocks = (context + 15) / 16;
-  const std::unique_ptr<KvCache> cache =
-      *backend.AllocateKv({.num_blocks = blocks,
-                           .num_kv_heads = kKvHeads,
-                           .head_dim = kDim,
-                           .dtype = DType::kF16});
+  const std::unique_ptr<KvCache> cache = *backend.AllocateKv(
+      {.num_blocks = blocks, .num_kv_heads = kKvHeads, .head_dim = kDim, .dtype = DType::kF16});
   std::vector<int32_t> table(static_cast<size_t>(blocks)), positions, rows(kMaxTokens, 0);
   for (int i = 0; i < blocks; ++i) table[static_cast<size_t>(i)] = i;
   std::vector<float> x(size_t{kMaxTokens} * kHeads * kDim);
@@ -190,7 +187,8 @@ int Main(int threads, int64_t bytes) {
   constexpr int kContext = 4096;
   const auto backend = *MakeCpuBackend({.threads = threads});
   if (!backend
-           ->Reserve({.max_tokens = kMaxTokens, .max_sequences = 8,
+           ->Reserve({.max_tokens = kMaxTokens,
+                      .max_sequences = 8,
                       .max_blocks_per_sequence = kContext / 16},
                      kColumns, kVocabulary)
            .ok()) {

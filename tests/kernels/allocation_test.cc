@@ -63,8 +63,11 @@ struct Fixture {
     const Rows keys = y.rows().Columns(0, 128);
     backend.Rope({.x = keys, .num_heads = 2, .head_dim = 64, .table = rope.get()});
     backend.WriteKv({.keys = keys, .values = y.rows().Columns(128, 128), .cache = cache.get()});
-    backend.Attention({.queries = x.rows(), .cache = cache.get(), .num_heads = 4,
-                       .score_scale = 0.1f, .out = y.rows()});
+    backend.Attention({.queries = x.rows(),
+                       .cache = cache.get(),
+                       .num_heads = 4,
+                       .score_scale = 0.1f,
+                       .out = y.rows()});
     backend.Activate({.gate = y.rows(), .up = x.rows(), .out = y.rows()});
     backend.Add(x.rows(), y.rows());
     backend.SelectSampledRows(x.rows(), sampled.rows());
@@ -78,14 +81,18 @@ struct Fixture {
   std::unique_ptr<RopeTable> rope;
   std::unique_ptr<KvCache> cache;
   std::vector<float> gain;
-  Step step{{{.tokens = 40, .blocks = {0, 1, 2}}, {.first_position = 20, .tokens = 1,
-                                                   .blocks = {3, 4}}},
-            TestLimits()};
+  Step step{
+      {{.tokens = 40, .blocks = {0, 1, 2}}, {.first_position = 20, .tokens = 1, .blocks = {3, 4}}},
+      TestLimits()};
   StepTable table;
   Matrix x{41, kHidden}, y{41, kHidden}, sampled{2, kHidden}, logits{2, kVocabulary};
   int32_t known[3] = {1, 2, 3};
-  SampleRow rows[2] = {{.top_k = 50, .top_p = 0.9f, .repetition_penalty = 1.1f,
-                        .presence_penalty = 0.1f, .tokens = known, .num_prompt_tokens = 1,
+  SampleRow rows[2] = {{.top_k = 50,
+                        .top_p = 0.9f,
+                        .repetition_penalty = 1.1f,
+                        .presence_penalty = 0.1f,
+                        .tokens = known,
+                        .num_prompt_tokens = 1,
                         .num_logprobs = 5},
                        {.temperature = 0}};
   SampleResult results[2];

@@ -135,18 +135,16 @@ TEST(BackendTest, RefusesImpossibleShapesNamingThem) {
     EXPECT_EQ(weight.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(weight.status().message()), HasSubstr("layers.3.q: 4 x 4 f32"));
     source.dtype = DType::kI32;
-    EXPECT_THAT(std::string(
-                    backend->PrepareWeight(source, WeightFormat::kNative).status().message()),
-                HasSubstr("i32"));
+    EXPECT_THAT(
+        std::string(backend->PrepareWeight(source, WeightFormat::kNative).status().message()),
+        HasSubstr("i32"));
     EXPECT_EQ(backend->AllocateKv({.num_blocks = 0}).status().code(),
               absl::StatusCode::kInvalidArgument);
-    EXPECT_EQ(backend
-                  ->AllocateKv({.num_blocks = 1 << 30,
-                                .num_kv_heads = 1 << 10,
-                                .head_dim = 1 << 10})
-                  .status()
-                  .code(),
-              absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(
+        backend->AllocateKv({.num_blocks = 1 << 30, .num_kv_heads = 1 << 10, .head_dim = 1 << 10})
+            .status()
+            .code(),
+        absl::StatusCode::kResourceExhausted);
     EXPECT_EQ(backend->MakeRopeTable({}).status().code(), absl::StatusCode::kInvalidArgument);
   }
 }
