@@ -88,50 +88,119 @@ int32_t Likeliest(std::span<const float> logits) {
   return best;
 }
 
-// Moves the `count` likeliest of the candidates to their front, in no order.
-void MoveLikeliestToFront(std::span<int32_t> candidates, size_t count, const Likelier& likelier) {
-  if (count >= candidates.size()) return;
-  std::nth_element(candidates.begin(), candidates.begin() + static_cast<int64_t>(count),
-                   candidates.end(), likelier);
+float WeightOf(float logit, float highest, float temperature) {
+  return Exp((logit - highest) / temperature);
 }
 
-double Mass(std::span<const int32_t> candidates, const SampleScratch& scratch) {
-  double mass = 0;
-  for (const int32_t token : candidates) mass += scratch.probability[static_cast<size_t>(token)];
-  return mass;
+void WeighPlainly(const float* logits, float highest, float temperature, int64_t count,
+                  float* weights) {
+  for (int64_t i = 0; i < count; ++i) weights[i] = WeightOf(logits[i], highest, temperature);
 }
 
-// The shortest prefix of the candidates, likeliest first, whose mass reaches `top_p` of
-// all; at least one. Sorts no more of them than it must.
-std::span<int32_t> KeepNucleus(std::span<int32_t> candidates, float top_p, const Likelier& likelier,
-                               const SampleScratch& scratch) {
-  const double wanted = static_cast<double>(top_p) * Mass(candidates, scratch);
-  double mass = 0;
+// One row being sampled: its logits, how they rank, and the tokens still in play.
+struct Draft {
+  std::span<const float> logits;
+  float highest = 0;
+  float temperature = 1;
+  SampleScratch& scratch;
+
+  double weight(int32_t token) const { return scratch.probability[static_cast<size_t>(token)]; }
+  Likelier likelier() const { return {logits}; }
+
+  // Levels divide the logits below the highest; a token of a lower level is likelier. They
+  // find the part of the vocabulary in which a cut falls without sorting the rest.
+  static constexpr int kLevels = 1025;
+  int Level(int32_t token) const {
+    constexpr float kLevelsPerUnit = 16;
+    const float gap = (highest - logits[static_cast<size_t>(token)]) / temperature;
+    constexpr float kLowest = (kLevels - 1) / kLevelsPerUnit;
+    return gap < kLowest ? static_cast<int>(gap * kLevelsPerUnit) : kLevels - 1;
+  }
+};
+
+// Weighs every token of the vocabulary.
+void WeighAll(const Draft& draft) {
+  draft.scratch.weigh(draft.logits.data(), draft.highest, draft.temperature,
+                      static_cast<int64_t>(draft.logits.size()), draft.scratch.probability.data());
+}
+
+std::span<int32_t> AllTokens(const Draft& draft) {
+  const std::span<int32_t> tokens(draft.scratch.order.data(), draft.logits.size());
+  std::iota(tokens.begin(), tokens.end(), 0);
+  return tokens;
+}
+
+// The last token of the shortest prefix of `tokens`, likeliest first, whose weights reach
+// `wanted`; of all of them when they do not. The first `before` of it are known already.
+template <class W>
+int32_t LastOfPrefix(const Draft& draft, std::span<int32_t> tokens, double before, double wanted,
+                     const W& weight_of) {
+  double sum = before;
   size_t sorted = 0;
-  for (size_t chunk = 64; sorted < candidates.size(); chunk *= 4) {
-    const std::span<int32_t> rest = candidates.subspan(sorted);
+  for (size_t chunk = 64; sorted < tokens.size(); chunk *= 4) {
+    const auto rest = tokens.subspan(sorted);
     const size_t count = std::min(chunk, rest.size());
-    MoveLikeliestToFront(rest, count, likelier);
-    std::sort(rest.begin(), rest.begin() + static_cast<int64_t>(count), likelier);
-    for (size_t i = 0; i < count; ++i) {
-      mass += scratch.probability[static_cast<size_t>(rest[i])];
-      if (mass >= wanted) return candidates.first(sorted + i + 1);
+    const auto middle = rest.begin() + static_cast<int64_t>(count);
+    if (count < rest.size()) std::nth_element(rest.begin(), middle, rest.end(), draft.likelier());
+    std::sort(rest.begin(), middle, draft.likelier());
+    for (const int32_t token : rest.first(count)) {
+      sum += weight_of(token);
+      if (sum >= wanted) return token;
     }
     sorted += count;
   }
-  return candidates;
+  return tokens.back();
 }
 
-int32_t DrawFrom(std::span<const int32_t> candidates, const SampleRow& row,
-                 const SampleScratch& scratch) {
-  const double uniform = PhiloxUniform(row.seed, row.sample_index, row.position);
-  const double target = uniform * Mass(candidates, scratch);
+// Keeps of `tokens`, which ascend, the shortest prefix by rank whose weights reach `wanted`;
+// at least one. The kept ascend again.
+template <class W>
+std::span<int32_t> KeepPrefix(const Draft& draft, std::span<int32_t> tokens, double wanted,
+                              const W& weight_of) {
+  double sums[Draft::kLevels] = {};
+  for (const int32_t token : tokens) sums[draft.Level(token)] += weight_of(token);
+  int level = 0;
+  double before = 0;
+  while (level < Draft::kLevels - 1 && (sums[level] == 0 || before + sums[level] < wanted)) {
+    before += sums[level++];
+  }
+  const std::span<int32_t> at_level = draft.scratch.level_tokens;
+  size_t count = 0;
+  for (const int32_t token : tokens) {
+    if (draft.Level(token) == level) at_level[count++] = token;
+  }
+  if (count == 0) return tokens;
+  const int32_t last = LastOfPrefix(draft, at_level.first(count), before, wanted, weight_of);
+  const auto after_last = [&](int32_t token) { return draft.likelier()(last, token); };
+  const auto end = std::remove_if(tokens.begin(), tokens.end(), after_last);
+  return tokens.first(static_cast<size_t>(end - tokens.begin()));
+}
+
+std::span<int32_t> KeepLikeliest(const Draft& draft, std::span<int32_t> tokens, size_t count) {
+  if (count >= tokens.size()) return tokens;
+  return KeepPrefix(draft, tokens, static_cast<double>(count), [](int32_t) { return 1.0; });
+}
+
+double Mass(const Draft& draft, std::span<const int32_t> tokens) {
   double mass = 0;
-  int32_t last = candidates.front();
-  for (const int32_t token : candidates) {
-    const float probability = scratch.probability[static_cast<size_t>(token)];
-    if (probability == 0) continue;
-    mass += probability;
+  for (const int32_t token : tokens) mass += draft.weight(token);
+  return mass;
+}
+
+std::span<int32_t> KeepNucleus(const Draft& draft, std::span<int32_t> tokens, float top_p) {
+  const double wanted = static_cast<double>(top_p) * Mass(draft, tokens);
+  return KeepPrefix(draft, tokens, wanted, [&](int32_t token) { return draft.weight(token); });
+}
+
+int32_t DrawFrom(const Draft& draft, std::span<const int32_t> tokens, const SampleRow& row) {
+  const double uniform = PhiloxUniform(row.seed, row.sample_index, row.position);
+  const double target = uniform * Mass(draft, tokens);
+  double mass = 0;
+  int32_t last = tokens.front();
+  for (const int32_t token : tokens) {
+    const double weight = draft.weight(token);
+    if (weight == 0) continue;
+    mass += weight;
     last = token;
     if (mass > target) return token;
   }
@@ -141,55 +210,41 @@ int32_t DrawFrom(std::span<const int32_t> candidates, const SampleRow& row,
 // Temperature, top-k, top-p, min-p, draw. Sums run over tokens in order of their ids.
 int32_t Draw(std::span<const float> logits, int32_t best, const SampleRow& row,
              SampleScratch& scratch) {
-  const Likelier likelier{logits};
-  std::span<int32_t> candidates(scratch.order.data(), logits.size());
-  std::iota(candidates.begin(), candidates.end(), 0);
-  if (row.top_k > 0 && static_cast<size_t>(row.top_k) < candidates.size()) {
-    const auto count = static_cast<size_t>(row.top_k);
-    MoveLikeliestToFront(candidates, count, likelier);
-    candidates = candidates.first(count);
-    std::sort(candidates.begin(), candidates.end());
+  const Draft draft{logits, logits[static_cast<size_t>(best)], row.temperature, scratch};
+  std::span<int32_t> tokens = AllTokens(draft);
+  if (row.top_k > 0 && static_cast<size_t>(row.top_k) < tokens.size()) {
+    tokens = KeepLikeliest(draft, tokens, static_cast<size_t>(row.top_k));
+    for (const int32_t token : tokens) {
+      const auto i = static_cast<size_t>(token);
+      scratch.probability[i] = WeightOf(logits[i], draft.highest, row.temperature);
+    }
+  } else {
+    WeighAll(draft);
   }
-  const float highest = logits[static_cast<size_t>(best)];
-  for (const int32_t token : candidates) {
-    scratch.probability[static_cast<size_t>(token)] =
-        Exp((logits[static_cast<size_t>(token)] - highest) / row.temperature);
-  }
-  if (row.top_p < 1) {
-    candidates = KeepNucleus(candidates, row.top_p, likelier, scratch);
-    std::sort(candidates.begin(), candidates.end());
-  }
-  if (row.min_p > 0) {  // the likeliest token has 1 here
-    for (const int32_t token : candidates) {
-      float& probability = scratch.probability[static_cast<size_t>(token)];
-      if (probability < row.min_p && token != best) probability = 0;
+  if (row.top_p < 1) tokens = KeepNucleus(draft, tokens, row.top_p);
+  if (row.min_p > 0) {  // the likeliest token has weight 1
+    for (const int32_t token : tokens) {
+      float& weight = scratch.probability[static_cast<size_t>(token)];
+      if (weight < row.min_p && token != best) weight = 0;
     }
   }
-  return DrawFrom(candidates, row, scratch);
-}
-
-// log(sum exp(logit)), summed in order of token ids.
-double LogNormalizer(std::span<const float> logits, float highest) {
-  double sum = 0;
-  for (const float logit : logits) sum += Exp(logit - highest);
-  return static_cast<double>(highest) + Log(sum);
+  return DrawFrom(draft, tokens, row);
 }
 
 void ReportLogprobs(std::span<const float> logits, int32_t best, const SampleRow& row,
                     SampleScratch& scratch, SampleResult& result) {
-  const double normalizer = LogNormalizer(logits, logits[static_cast<size_t>(best)]);
+  const Draft draft{logits, logits[static_cast<size_t>(best)], 1, scratch};
+  WeighAll(draft);
+  std::span<int32_t> tokens = AllTokens(draft);
+  const double normalizer = static_cast<double>(draft.highest) + Log(Mass(draft, tokens));
   const auto logprob = [&](int32_t token) {
     return static_cast<float>(logits[static_cast<size_t>(token)] - normalizer);
   };
   result.logprob = logprob(result.token);
-  const size_t count =
-      std::min({static_cast<size_t>(row.num_logprobs), size_t{kMaxLogprobs}, logits.size()});
-  std::span<int32_t> candidates(scratch.order.data(), logits.size());
-  std::iota(candidates.begin(), candidates.end(), 0);
-  const Likelier likelier{logits};
-  MoveLikeliestToFront(candidates, count, likelier);
-  std::sort(candidates.begin(), candidates.begin() + static_cast<int64_t>(count), likelier);
-  for (size_t i = 0; i < count; ++i) result.top.push_back({candidates[i], logprob(candidates[i])});
+  const int count = std::min(row.num_logprobs, kMaxLogprobs);
+  tokens = KeepLikeliest(draft, tokens, static_cast<size_t>(count));
+  std::sort(tokens.begin(), tokens.end(), draft.likelier());
+  for (const int32_t token : tokens) result.top.push_back({token, logprob(token)});
 }
 
 }  // namespace
@@ -197,7 +252,9 @@ void ReportLogprobs(std::span<const float> logits, int32_t best, const SampleRow
 SampleScratch::SampleScratch(int vocab_size)
     : order(static_cast<size_t>(vocab_size)),
       probability(static_cast<size_t>(vocab_size)),
-      counts(static_cast<size_t>(vocab_size)) {}
+      level_tokens(static_cast<size_t>(vocab_size)),
+      counts(static_cast<size_t>(vocab_size)),
+      weigh(WeighPlainly) {}
 
 void SampleOne(std::span<float> logits, const SampleRow& row, SampleScratch& scratch,
                SampleResult& result) {

@@ -54,9 +54,14 @@ float PhiloxUniform(uint64_t seed, uint32_t sample_index, uint64_t position);
 // Working memory of SampleOne, allocated once per vocabulary.
 struct SampleScratch {
   explicit SampleScratch(int vocab_size);
-  std::vector<int32_t> order;      // [vocab_size]
-  std::vector<float> probability;  // [vocab_size]
-  std::vector<int32_t> counts;     // [vocab_size], zero between calls
+  std::vector<int32_t> order;         // [vocab_size]
+  std::vector<float> probability;     // [vocab_size]
+  std::vector<int32_t> level_tokens;  // [vocab_size]
+  std::vector<int32_t> counts;        // [vocab_size], zero between calls
+  // weights[i] = e^((logits[i] - highest) / temperature), i < count: a plain loop, which a
+  // backend may replace by one of equal bits.
+  void (*weigh)(const float* logits, float highest, float temperature, int64_t count,
+                float* weights);
 };
 
 // Draws one token from logits [vocab_size], which it overwrites. The same function serves

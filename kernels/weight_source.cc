@@ -1,8 +1,10 @@
 #include "kernels/weight_source.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/half.h"
@@ -34,36 +36,58 @@ absl::Status ValidateWeightSource(const WeightSource& source) {
   return absl::OkStatus();
 }
 
-float ElementAsFloat(const WeightSource& source, int64_t index) {
-  const std::byte* at = source.bytes.data() + index * SizeOf(source.dtype);
+void ReadRow(const WeightSource& source, int64_t row, std::span<float> values) {
+  const auto columns = static_cast<size_t>(source.columns);
+  const std::byte* at = source.bytes.data() + row * source.columns * SizeOf(source.dtype);
   if (source.dtype == DType::kF32) {
-    float value;
-    std::memcpy(&value, at, sizeof value);
-    return value;
+    std::memcpy(values.data(), at, columns * sizeof(float));
+    return;
   }
-  uint16_t bits;
-  std::memcpy(&bits, at, sizeof bits);
-  return source.dtype == DType::kF16 ? HalfToFloat(bits) : BFloat16ToFloat(bits);
+  const auto widen = source.dtype == DType::kF16 ? HalfToFloat : BFloat16ToFloat;
+  for (size_t i = 0; i < columns; ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, at + i * sizeof bits, sizeof bits);
+    values[i] = widen(bits);
+  }
 }
 
-absl::Status QuantizeRow(const WeightSource& source, int64_t row, std::span<int8_t> codes,
-                         float& scale) {
+namespace {
+
+// Returns the row's scale.
+absl::StatusOr<float> QuantizeRow(std::span<const float> values, std::span<int8_t> codes) {
   float largest = 0;
-  for (int64_t i = 0; i < source.columns; ++i) {
-    const float magnitude = std::fabs(ElementAsFloat(source, row * source.columns + i));
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float magnitude = std::fabs(values[i]);
     if (!(magnitude <= std::numeric_limits<float>::max())) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor ", source.name, ": row ", row,
-                                                     ", column ", i,
-                                                     " is not finite and cannot become int8"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("column ", i, " is not finite and cannot become int8"));
     }
     if (magnitude > largest) largest = magnitude;
   }
-  scale = largest / kInt8Max;
-  if (scale < std::numeric_limits<float>::min()) scale = 0;
-  for (int64_t i = 0; i < source.columns; ++i) {
-    const float value = ElementAsFloat(source, row * source.columns + i);
-    const float rounded = scale == 0 ? 0.0f : (value / scale + kRoundMagic) - kRoundMagic;
-    codes[static_cast<size_t>(i)] = static_cast<int8_t>(rounded);
+  const float scale = largest / kInt8Max;
+  if (scale < std::numeric_limits<float>::min()) {
+    std::fill(codes.begin(), codes.end(), int8_t{0});
+    return 0.0f;
+  }
+  for (size_t i = 0; i < values.size(); ++i) {
+    codes[i] = static_cast<int8_t>((values[i] / scale + kRoundMagic) - kRoundMagic);
+  }
+  return scale;
+}
+
+}  // namespace
+
+absl::Status ForEachInt8Row(const WeightSource& source, const Int8RowReader& reader) {
+  std::vector<float> values(static_cast<size_t>(source.columns));
+  std::vector<int8_t> codes(values.size());
+  for (int64_t row = 0; row < source.rows; ++row) {
+    ReadRow(source, row, values);
+    const absl::StatusOr<float> scale = QuantizeRow(values, codes);
+    if (!scale.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("tensor ", source.name, ": row ", row, ", ", scale.status().message()));
+    }
+    reader(row, codes, *scale);
   }
   return absl::OkStatus();
 }

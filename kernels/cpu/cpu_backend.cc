@@ -51,6 +51,7 @@ absl::Status CpuBackend::Reserve(const StepLimits& limits, int64_t max_columns, 
   ASSIGN_OR_RETURN(int8_offsets_, HostMemory::Allocate(groups * int64_t{sizeof(int32_t)}));
   RETURN_IF_ERROR(ReserveAttention());
   sample_scratch_.assign(static_cast<size_t>(pool_.threads()), SampleScratch(vocab_size));
+  for (SampleScratch& scratch : sample_scratch_) scratch.weigh = kernels_.weigh;
   return absl::OkStatus();
 }
 

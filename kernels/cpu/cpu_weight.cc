@@ -2,7 +2,6 @@
 
 #include <cstring>
 #include <utility>
-#include <vector>
 
 #include "base/status_macros.h"
 #include "kernels/numerics.h"
@@ -75,15 +74,13 @@ absl::Status CpuWeight::PackInt8(const WeightSource& source) {
   ASSIGN_OR_RETURN(scales_, HostMemory::Allocate(padded_rows * int64_t{sizeof(float)}));
   const std::span<uint8_t> packed = values_.as<uint8_t>();
   std::memset(packed.data(), kCodeOffset, packed.size());
-  std::vector<int8_t> codes(static_cast<size_t>(columns_));
-  for (int64_t r = 0; r < rows_; ++r) {
-    RETURN_IF_ERROR(QuantizeRow(source, r, codes, scales_.as<float>()[static_cast<size_t>(r)]));
+  return ForEachInt8Row(source, [&](int64_t row, std::span<const int8_t> codes, float scale) {
+    scales_.as<float>()[static_cast<size_t>(row)] = scale;
     for (int64_t i = 0; i < columns_; ++i) {
-      packed[static_cast<size_t>(PackedOffset(r, i))] =
+      packed[static_cast<size_t>(PackedOffset(row, i))] =
           static_cast<uint8_t>(codes[static_cast<size_t>(i)] + kCodeOffset);
     }
-  }
-  return absl::OkStatus();
+  });
 }
 
 float CpuWeight::Int8Element(int64_t row, int64_t column) const {

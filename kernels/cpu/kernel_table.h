@@ -111,6 +111,9 @@ struct KernelTable {
   void (*expand[kNumStorages])(const void* row, float scale, int64_t n, float* out);
   // out = act(gate) * up, or act(gate) when up is null.
   void (*activate[kNumGates])(const float* gate, const float* up, int64_t n, float* out);
+  // weights[i] = e^((logits[i] - highest) / temperature), for the sampler.
+  void (*weigh)(const float* logits, float highest, float temperature, int64_t count,
+                float* weights);
   void (*add)(float* x, const float* y, int64_t n);
   // Reads `bytes` (a multiple of 512) and returns something that depends on all of them.
   uint64_t (*read_all)(const void* data, int64_t bytes);

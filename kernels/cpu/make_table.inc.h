@@ -28,6 +28,7 @@ constexpr KernelTable MakeTable(const char* name) {
       .expand = {ExpandKernel<L, AsF32<L>>, ExpandKernel<L, AsF16<L>>, ExpandKernel<L, AsBF16<L>>},
       .activate = {ActivateKernel<L, SiluGate>, ActivateKernel<L, GeluGate>,
                    ActivateKernel<L, GeluTanhGate>, ActivateKernel<L, ReluGate>},
+      .weigh = WeighKernel<L>,
       .add = AddKernel<L>,
       .read_all = ReadAllKernel<L>,
       .multiply_add = MultiplyAddKernel<L>,

@@ -113,6 +113,15 @@ void ActivateKernel(const float* gate, const float* up, int64_t n, float* out) {
 }
 
 template <class L>
+void WeighKernel(const float* logits, float highest, float temperature, int64_t count,
+                 float* weights) {
+  ForEachLanes(count, [&](int64_t i, int64_t n) {
+    const L below = L::Subtract(LoadLanes<L>(logits + i, n), L::Set(highest));
+    StoreLanes<L>(ExpLanes<L>(L::Divide(below, L::Set(temperature))), weights + i, n);
+  });
+}
+
+template <class L>
 void AddKernel(float* x, const float* y, int64_t n) {
   ForEachLanes(n, [&](int64_t i, int64_t count) {
     StoreLanes<L>(L::Add(LoadLanes<L>(x + i, count), LoadLanes<L>(y + i, count)), x + i, count);

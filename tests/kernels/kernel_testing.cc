@@ -95,7 +95,9 @@ WeightSource StoredMatrix::source() const {
 }
 
 float StoredMatrix::at(int row, int column) const {
-  return ElementAsFloat(source(), int64_t{row} * columns_ + column);
+  std::vector<float> values(static_cast<size_t>(columns_));
+  ReadRow(source(), row, values);
+  return values[static_cast<size_t>(column)];
 }
 
 StepLimits TestLimits() {
