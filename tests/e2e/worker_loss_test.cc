@@ -63,7 +63,7 @@ TEST_P(WorkerLossTest, EveryStreamEndsWithTheUndisturbedTokens) {
     streams.push_back(std::make_unique<StreamClient>(cluster.gateway(), request));
   }
   for (const auto& stream : streams) ASSERT_TRUE(stream->AwaitTokens(5));
-  const double victim_steps = ScrapeMetric(victim, "sauva_steps_total").value_or(0);
+  const double victim_steps = ScrapeMetric(victim, "sauva_stage_steps_total").value_or(0);
   for (const auto& stream : streams) ASSERT_LT(stream->num_tokens(), kNumTokens) << "too late";
   cluster.Kill(cluster.PidOf(victim), GetParam().signal);
   EXPECT_GE(victim_steps, 5) << "the lost stage had worked for the streams";
