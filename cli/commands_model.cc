@@ -1,11 +1,14 @@
+#include <unistd.h>
+
 #include <filesystem>
 #include <iostream>
 #include <memory>
 
-#include "absl/strings/str_join.h"
+#include "absl/strings/str_format.h"
 #include "base/parse_bytes.h"
 #include "base/status_macros.h"
 #include "cli/commands.h"
+#include "cli/eval_command.h"
 #include "cli/exit_code.h"
 #include "model/mapped_file.h"
 #include "model/model.h"
@@ -38,6 +41,34 @@ absl::Status InspectFile(const std::string& path, bool json) {
   return absl::OkStatus();
 }
 
+struct EvalFlags {
+  EvalOptions options;
+  std::string weights = "native";
+  std::string kv_type = "f32";
+  bool json = false;
+};
+
+int Eval(EvalFlags flags) {
+  if (flags.weights == "int8") flags.options.weight_format = WeightFormat::kInt8;
+  if (flags.kv_type == "f16") flags.options.kv_type = DType::kF16;
+  std::function<void(int64_t, int64_t)> progress;
+  if (isatty(STDERR_FILENO)) {
+    progress = [](int64_t done, int64_t all) {
+      std::cerr << "\r" << done << " of " << all << " tokens" << (done == all ? "\n" : "");
+    };
+  }
+  const auto measured = RunEval(flags.options, progress);
+  if (!measured.ok()) return Report(measured.status());
+  if (flags.json) {
+    std::cout << PerplexityJson(*measured) << "\n";
+  } else {
+    std::cout << absl::StrFormat("perplexity %.4f, %.4f bits per byte, %d tokens, %.1f tokens/s\n",
+                                 measured->perplexity, measured->bits_per_byte,
+                                 measured->num_tokens, measured->tokens_per_second);
+  }
+  return kExitDone;
+}
+
 }  // namespace
 
 void AddInspect(CLI::App& app, ChosenCommand& chosen) {
@@ -59,6 +90,29 @@ void AddInspect(CLI::App& app, ChosenCommand& chosen) {
                             : InspectDirectory(options->path, options->json));
     };
   });
+}
+
+void AddEval(CLI::App& app, ChosenCommand& chosen) {
+  // Shared by CLI11's callbacks, which outlive this function.
+  const auto flags = std::make_shared<EvalFlags>();
+  EvalOptions& options = flags->options;
+  CLI::App* eval = app.add_subcommand("eval", "perplexity of a text, without a cluster");
+  eval->add_option("--model", options.model, "the model's directory")->required();
+  eval->add_option("--text", options.text, "a UTF-8 file")->required();
+  eval->add_option("--context", options.context, "tokens of a window; 0: the model's context")
+      ->check(CLI::NonNegativeNumber);
+  eval->add_option("--stride", options.stride, "tokens between windows; 0: half the context")
+      ->check(CLI::NonNegativeNumber);
+  eval->add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 1024));
+  eval->add_option("--device", options.device, "cpu or cpu:scalar, …")->capture_default_str();
+  eval->add_option("--weights", flags->weights, "format of the weights in memory")
+      ->check(CLI::IsMember({"native", "int8"}))
+      ->capture_default_str();
+  eval->add_option("--kv-type", flags->kv_type, "type of cached keys and values")
+      ->check(CLI::IsMember({"f32", "f16"}))
+      ->capture_default_str();
+  eval->add_flag("--json", flags->json, "print one line of JSON");
+  eval->callback([flags, &chosen] { chosen.run = [flags] { return Eval(*flags); }; });
 }
 
 }  // namespace sauva

@@ -14,6 +14,7 @@ int main(int argc, char** argv) {
   sauva::AddStatus(app, chosen);
   sauva::AddTokenize(app, chosen);
   sauva::AddInspect(app, chosen);
+  sauva::AddEval(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

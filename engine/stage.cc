@@ -118,9 +118,11 @@ class TransformerStage : public Stage {
     if (num_blocks <= 0) {
       return absl::InvalidArgumentError(absl::StrCat("a cache of ", num_blocks, " blocks"));
     }
-    if (sequences_.limits().num_kv_blocks > 0) {
-      return absl::FailedPreconditionError("the KV cache is allocated already");
-    }
+    const bool fits = sequences_.limits().num_kv_blocks == num_blocks;
+    sequences_.Clear();
+    if (fits) return absl::OkStatus();
+    sequences_.set_num_kv_blocks(0);
+    for (LayerState& state : layers_) state.cache.reset();  // both would not fit
     for (int i = options_.layers.first; i < options_.layers.last; ++i) {
       ASSIGN_OR_RETURN(layer(i).cache, backend_.AllocateKv(KvShapeOf(i, num_blocks)));
     }

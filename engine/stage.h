@@ -50,7 +50,8 @@ class Stage {
   virtual int64_t scratch_bytes() const = 0;
   // Bytes of KV cache one block takes over this stage's layers.
   virtual int64_t kv_block_bytes() const = 0;
-  // Reserves the pool; once, before the first step. Errors: RESOURCE_EXHAUSTED.
+  // Reserves the pool in the place of the one before and forgets every sequence; weights
+  // stay. Before the first step. Errors: RESOURCE_EXHAUSTED; no steps run then.
   virtual absl::Status AllocateKv(int num_blocks) = 0;
 
   // Errors: INVALID_ARGUMENT for what a correct head never sends (names the field).

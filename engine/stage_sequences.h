@@ -46,6 +46,7 @@ class StageSequences {
   // Errors: INVALID_ARGUMENT naming sequence and field.
   absl::Status Open(const OpenSequence& sequence);
   void Close(SequenceId id) { sequences_.erase(id); }
+  void Clear() { sequences_.clear(); }
 
   // Takes a step's tokens and blocks. Allocates nothing.
   // Errors: INVALID_ARGUMENT for a header that contradicts what is known.

@@ -1,0 +1,168 @@
+#include "worker/peer_client.h"
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "net/channel.h"
+#include "net/client_stream.h"
+#include "net/status_codec.h"
+#include "proto/stage_codec.h"
+#include "sauva/v1/stage.grpc.pb.h"
+
+namespace sauva {
+namespace {
+
+// Opens, closes and headers for all sequences of several steps; frames of as many steps as
+// a long pipeline has in flight.
+constexpr size_t kMaxWaitingControl = 1 << 15;
+constexpr size_t kMaxWaitingFrames = 1 << 12;
+
+// False for what makes no sense or finds no room.
+bool TakeReply(WorkerLoop& loop, OutgoingId id, const v1::ControlReply& message) {
+  absl::StatusOr<ControlReply> reply = FromProto(message);
+  if (!reply.ok()) return false;
+  if (auto* hello = std::get_if<StageHello>(&*reply)) {
+    return loop.Offer(OutgoingAccepted{id, std::move(*hello)});
+  }
+  if (auto* result = std::get_if<StepResult>(&*reply)) {
+    return loop.Offer(OutgoingReply{id, std::move(*result)});
+  }
+  return loop.Offer(OutgoingReply{id, std::get<StageFault>(*std::move(reply))});
+}
+
+}  // namespace
+
+class PeerClient::ControlCall {
+ public:
+  ControlCall(PeerClient& owner, const std::shared_ptr<grpc::Channel>& channel,
+              const OpenOutgoing& open)
+      : stream_(Stream::Make(kMaxWaitingControl)) {
+    v1::WorkerService::NewStub(channel)->async()->Control(&stream_->context(), stream_->reactor());
+    stream_->Start(
+        stream_,
+        {.on_message =
+             [&owner, id = open.id, weak = std::weak_ptr(stream_)](const v1::ControlReply& reply) {
+               if (TakeReply(owner.loop_, id, reply)) return;
+               if (const auto stream = weak.lock()) stream->Cancel();
+             },
+         .on_closed = [&owner, id = open.id](
+                          const grpc::Status& status) { owner.OnClosed(id, FromGrpc(status)); }});
+    stream_->Send(ToProto(ControlMessage(open.hello)));
+  }
+
+  bool Send(const StageMessage& message) {
+    if (const auto* open = std::get_if<OpenSequence>(&message)) return SendOne(*open);
+    if (const auto* close = std::get_if<CloseSequence>(&message)) return SendOne(*close);
+    return SendOne(std::get<StepHeader>(message));
+  }
+  void End() { stream_->End(); }
+  void Cancel() { stream_->Cancel(); }
+
+ private:
+  using Stream = ClientStream<v1::ControlMessage, v1::ControlReply>;
+
+  bool SendOne(const ControlMessage& message) { return stream_->Send(ToProto(message)); }
+
+  const std::shared_ptr<Stream> stream_;
+};
+
+class PeerClient::GrpcStageLink final : public StageLink {
+ public:
+  GrpcStageLink(PeerClient& owner, const std::shared_ptr<grpc::Channel>& channel,
+                const OpenOutgoing& open)
+      : sent_bytes_(owner.sent_bytes_), stream_(Stream::Make(kMaxWaitingFrames)) {
+    v1::WorkerService::NewStub(channel)->async()->Link(&stream_->context(), stream_->reactor());
+    stream_->Start(
+        stream_,
+        {.on_message =
+             [&owner, id = open.id](const v1::LinkReply& reply) {
+               owner.loop_.Deliver(OutgoingAccepted{id, FromProto(reply.hello())});
+             },
+         .on_closed = [&owner, id = open.id](
+                          const grpc::Status& status) { owner.OnClosed(id, FromGrpc(status)); }});
+    v1::HiddenFrame hello;
+    ToProto(open.hello, hello.mutable_hello());
+    stream_->Send(std::move(hello));
+  }
+
+  bool Send(const HiddenStates& states) override {
+    for (v1::HiddenFrame& frame : ToFrames(states)) {
+      sent_bytes_.Increment(static_cast<double>(frame.data().size()));
+      if (!stream_->Send(std::move(frame))) return false;
+    }
+    return true;
+  }
+  void End() override { stream_->End(); }
+  void Cancel() override { stream_->Cancel(); }
+
+ private:
+  using Stream = ClientStream<v1::HiddenFrame, v1::LinkReply>;
+
+  prometheus::Counter& sent_bytes_;
+  const std::shared_ptr<Stream> stream_;
+};
+
+PeerClient::PeerClient(WorkerLoop& loop, const TlsOptions& tls, prometheus::Counter& sent_bytes)
+    : loop_(loop), tls_(tls), sent_bytes_(sent_bytes) {}
+
+PeerClient::~PeerClient() {
+  for (auto& [id, peer] : peers_) {
+    if (peer.control != nullptr) peer.control->Cancel();
+    if (peer.link != nullptr) peer.link->Cancel();
+  }
+  std::unique_lock lock(mutex_);
+  all_closed_.wait(lock, [this] { return num_open_ == 0; });
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> PeerClient::ChannelTo(const std::string& address) {
+  std::shared_ptr<grpc::Channel>& channel = channels_[address];
+  if (channel == nullptr) {
+    ASSIGN_OR_RETURN(channel, MakeChannel(address, tls_));
+  }
+  return channel;
+}
+
+void PeerClient::Apply(const OpenOutgoing& effect) {
+  const absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = ChannelTo(effect.address);
+  if (!channel.ok()) return loop_.Deliver(OutgoingClosed{effect.id, channel.status()});
+  {
+    const std::lock_guard lock(mutex_);
+    ++num_open_;
+  }
+  Peer& peer = peers_[effect.id];
+  if (effect.kind == PeerKind::kControl) {
+    peer.control = std::make_unique<ControlCall>(*this, *channel, effect);
+  } else {
+    peer.link = std::make_unique<GrpcStageLink>(*this, *channel, effect);
+  }
+}
+
+void PeerClient::Apply(const SendOutgoing& effect) {
+  const auto found = peers_.find(effect.id);
+  if (found == peers_.end()) return;
+  Peer& peer = found->second;
+  if (const auto* hidden = std::get_if<HiddenStates>(&effect.message)) {
+    if (!peer.link->Send(*hidden)) peer.link->Cancel();  // its end is heard of
+  } else if (!peer.control->Send(effect.message)) {
+    peer.control->Cancel();
+  }
+}
+
+void PeerClient::Apply(const CloseOutgoing& effect) {
+  const auto found = peers_.find(effect.id);
+  if (found == peers_.end()) return;
+  if (found->second.control != nullptr) found->second.control->End();
+  if (found->second.link != nullptr) found->second.link->End();
+  peers_.erase(found);
+  if (peers_.empty()) channels_.clear();  // other peers may live at these addresses next time
+}
+
+void PeerClient::OnClosed(OutgoingId id, const absl::Status& status) {
+  loop_.Deliver(
+      OutgoingClosed{id, status.ok() ? absl::AbortedError("the peer ended the stream") : status});
+  const std::lock_guard lock(mutex_);
+  if (--num_open_ == 0) all_closed_.notify_all();
+}
+
+}  // namespace sauva

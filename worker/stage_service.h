@@ -1,0 +1,85 @@
+#pragma once
+
+#include <prometheus/counter.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+
+#include "net/server_stream.h"
+#include "proto/stage_codec.h"
+#include "sauva/v1/stage.grpc.pb.h"
+#include "worker/worker_loop.h"
+
+namespace sauva {
+
+struct StageServiceOptions {
+  size_t max_streams = 4096;          // Generate calls at once
+  size_t max_incoming = 64;           // Control and Link calls at once
+  size_t max_unread_messages = 8192;  // of one Generate call: then its reader has stalled
+};
+
+// WorkerService over gRPC: turns calls into events of the worker's loop and the session's
+// effects into messages. Must outlive the server's calls; the loop must outlive it.
+// Thread: gRPC methods on gRPC's threads; Apply on the loop's.
+class StageService final : public v1::WorkerService::CallbackService {
+ public:
+  StageService(WorkerLoop& loop, prometheus::Counter& received_bytes,
+               const StageServiceOptions& options)
+      : loop_(loop), received_bytes_(received_bytes), options_(options) {}
+
+  grpc::ServerWriteReactor<v1::SequenceTokens>* Generate(
+      grpc::CallbackServerContext* context, const v1::SequenceRequest* request) override;
+  grpc::ServerBidiReactor<v1::ControlMessage, v1::ControlReply>* Control(
+      grpc::CallbackServerContext* context) override;
+  grpc::ServerBidiReactor<v1::HiddenFrame, v1::LinkReply>* Link(
+      grpc::CallbackServerContext* context) override;
+
+  void Apply(const StreamTokens& effect);
+  void Apply(const EndStream& effect);
+  void Apply(const AcceptIncoming& effect);
+  void Apply(const SendIncoming& effect);
+  void Apply(const EndIncoming& effect);
+
+ private:
+  using ControlStream = ServerStream<v1::ControlMessage, v1::ControlReply>;
+  using LinkStream = ServerStream<v1::HiddenFrame, v1::LinkReply>;
+  struct Writer {
+    std::shared_ptr<ServerWriter<v1::SequenceTokens>> call;
+    bool stalled = false;
+  };
+  // Exactly one of the two streams is set.
+  struct Incoming {
+    std::shared_ptr<ControlStream> control;
+    std::shared_ptr<LinkStream> link;
+    // Shared: by this entry and the handler that is just putting a frame in; set when the
+    // link is accepted.
+    std::shared_ptr<HiddenAssembler> assembler;
+
+    void Finish(const absl::Status& status) const;
+  };
+
+  absl::Status OpenStream(StreamId id, const v1::SequenceRequest& request);
+  IncomingId Add(Incoming incoming);
+  std::optional<Incoming> Find(IncomingId id);
+  void OnControl(IncomingId id, const v1::ControlMessage& message);
+  void OnLink(IncomingId id, const v1::HiddenFrame& frame);
+  absl::Status TakeControl(IncomingId id, const v1::ControlMessage& message);
+  absl::Status TakeLink(IncomingId id, const v1::HiddenFrame& frame);
+  void OnIncomingClosed(IncomingId id, const absl::Status& status);
+  absl::Status Offer(WorkerEvent event);
+
+  WorkerLoop& loop_;
+  prometheus::Counter& received_bytes_;
+  const StageServiceOptions options_;
+
+  std::mutex mutex_;  // guards what is below
+  std::map<StreamId, Writer> streams_;
+  std::map<IncomingId, Incoming> incoming_;
+  StreamId last_stream_ = 0;
+  IncomingId last_incoming_ = 0;
+};
+
+}  // namespace sauva
