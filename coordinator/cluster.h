@@ -20,7 +20,7 @@ struct HeldWeights {
   LayerRange layers;
 };
 
-struct Worker {
+struct WorkerRecord {
   WorkerHello hello;
   ConnectionId connection = 0;  // 0: its stream ended and it may join again
   absl::Time gone_at;           // when connection is 0
@@ -46,7 +46,7 @@ struct Worker {
   bool connected() const { return connection != 0; }
 };
 
-struct Pipeline {
+struct PipelineRecord {
   enum class Phase { kLoading, kStarting, kReady };
 
   StageAssignment assignment;  // as sent to stage 0
@@ -82,7 +82,7 @@ struct Pipeline {
   }
 };
 
-struct Model {
+struct ModelRecord {
   ModelDescription description;
   int replicas = 1;
   int target_workers = 0;                        // in use when all replicas were last placed

@@ -65,7 +65,7 @@ ClusterStatus Coordinator::Status(absl::Time now) const {
                          .stages = {}};
     for (size_t i = 0; i < pipeline.stages().size(); ++i) {
       const StageEndpoint& endpoint = pipeline.stages()[i];
-      const Worker* worker = FindWorker(endpoint.worker_id);
+      const WorkerRecord* worker = FindWorker(endpoint.worker_id);
       shown.stages.push_back({.endpoint = endpoint,
                               .report = pipeline.reports[i].value_or(StageReport{}),
                               .metrics_address = worker ? worker->hello.metrics_address : ""});
@@ -90,35 +90,35 @@ int Coordinator::num_ready_pipelines() const {
       std::ranges::count_if(pipelines_, [](const auto& entry) { return entry.second.ready(); }));
 }
 
-Pipeline* Coordinator::FindPipeline(uint64_t epoch) {
+PipelineRecord* Coordinator::FindPipeline(uint64_t epoch) {
   const auto found = pipelines_.find(epoch);
   return found == pipelines_.end() ? nullptr : &found->second;
 }
 
-Worker* Coordinator::FindWorker(const std::string& worker_id) {
+WorkerRecord* Coordinator::FindWorker(const std::string& worker_id) {
   const auto found = workers_.find(worker_id);
   return found == workers_.end() ? nullptr : &found->second;
 }
 
-const Worker* Coordinator::FindWorker(const std::string& worker_id) const {
+const WorkerRecord* Coordinator::FindWorker(const std::string& worker_id) const {
   const auto found = workers_.find(worker_id);
   return found == workers_.end() ? nullptr : &found->second;
 }
 
-Model* Coordinator::FindModelByDigest(const std::string& digest) {
+ModelRecord* Coordinator::FindModelByDigest(const std::string& digest) {
   for (auto& [name, model] : models_) {
     if (model.ref().digest == digest) return &model;
   }
   return nullptr;
 }
 
-int Coordinator::NumReplicas(const Model& model) const {
+int Coordinator::NumReplicas(const ModelRecord& model) const {
   return static_cast<int>(std::ranges::count_if(pipelines_, [&](const auto& entry) {
     return !entry.second.retiring && entry.second.assignment.model == model.ref();
   }));
 }
 
-int Coordinator::WorkersOf(const Model& model) const {
+int Coordinator::WorkersOf(const ModelRecord& model) const {
   int count = 0;
   for (const auto& [epoch, pipeline] : pipelines_) {
     if (!pipeline.retiring && pipeline.assignment.model == model.ref()) {
@@ -128,7 +128,7 @@ int Coordinator::WorkersOf(const Model& model) const {
   return count;
 }
 
-void Coordinator::Send(const Worker& worker, WorkerCommand command) {
+void Coordinator::Send(const WorkerRecord& worker, WorkerCommand command) {
   if (worker.connected()) effects_.push_back(SendToWorker{worker.connection, std::move(command)});
 }
 

@@ -90,45 +90,45 @@ class Coordinator {
   void Handle(const BreakCame& event);
   void Handle(const WorkerGone& event);
   absl::Status CheckHello(const WorkerHello& hello) const;
-  Worker& Admit(const WorkerJoined& event);
-  Worker* Hear(ConnectionId connection);
-  void Reconcile(Worker& worker, const std::optional<StageReport>& report);
-  void Blame(Worker& suspect);
+  WorkerRecord& Admit(const WorkerJoined& event);
+  WorkerRecord* Hear(ConnectionId connection);
+  void Reconcile(WorkerRecord& worker, const std::optional<StageReport>& report);
+  void Blame(WorkerRecord& suspect);
   void Lose(const std::string& worker_id, const std::string& reason);
   void ExpireLeases();
   void ForgiveAbsence();
 
   // coordinator_pipelines.cc: the life of a pipeline.
-  void Create(Model& model, const std::vector<StageEndpoint>& stages);
-  void TakeReport(Pipeline& pipeline, int stage_index, const StageReport& report);
-  void StartIfLoaded(Pipeline& pipeline);
-  void ReadyIfServing(Pipeline& pipeline);
-  void FailLoad(Pipeline& pipeline, const std::string& error);
+  void Create(ModelRecord& model, const std::vector<StageEndpoint>& stages);
+  void TakeReport(PipelineRecord& pipeline, int stage_index, const StageReport& report);
+  void StartIfLoaded(PipelineRecord& pipeline);
+  void ReadyIfServing(PipelineRecord& pipeline);
+  void FailLoad(PipelineRecord& pipeline, const std::string& error);
   void End(uint64_t epoch, const std::string& reason);
   void RememberEnded(uint64_t epoch);
-  static void Hold(Worker& worker, const StageAssignment& assignment, LayerRange layers);
-  void Retire(Pipeline& pipeline, absl::Time deadline);
+  static void Hold(WorkerRecord& worker, const StageAssignment& assignment, LayerRange layers);
+  void Retire(PipelineRecord& pipeline, absl::Time deadline);
   void EndIdleAndOverdue();
   void ForgiveAfterServingWell();
 
   // coordinator_adoption.cc: pipelines of an earlier coordinator.
-  void TakeOrphan(Worker& worker, const StageReport& report);
+  void TakeOrphan(WorkerRecord& worker, const StageReport& report);
   void AdoptIfComplete(const StageAssignment& assignment);
   bool CanStillComplete(const StageAssignment& assignment) const;
   void ReleaseOrphans();
-  void ReleaseOrphan(Worker& worker, const std::string& reason);
+  void ReleaseOrphan(WorkerRecord& worker, const std::string& reason);
 
   // coordinator_planning.cc: which pipelines to make.
   void Plan();
   bool MayPlace();
-  void PlanModel(Model& model);
-  std::vector<const Worker*> FreeWorkers();
+  void PlanModel(ModelRecord& model);
+  std::vector<const WorkerRecord*> FreeWorkers();
   bool WaitsForSuspect();
-  Placement PlaceOn(const Model& model, const std::vector<const Worker*>& workers);
-  PlacementGoals GoalsFor(const Model& model, int num_workers) const;
-  bool MoveOffDraining(Model& model, std::vector<const Worker*> workers);
-  void CreateAll(Model& model, const Placement& placement,
-                 const std::vector<const Worker*>& workers);
+  Placement PlaceOn(const ModelRecord& model, const std::vector<const WorkerRecord*>& workers);
+  PlacementGoals GoalsFor(const ModelRecord& model, int num_workers) const;
+  bool MoveOffDraining(ModelRecord& model, std::vector<const WorkerRecord*> workers);
+  void CreateAll(ModelRecord& model, const Placement& placement,
+                 const std::vector<const WorkerRecord*>& workers);
   void PlanAgainAt(absl::Time when) { plan_at_ = std::min(plan_at_, when); }
   absl::Duration Backoff(int failures) const;
 
@@ -146,25 +146,25 @@ class Coordinator {
   void ExpireDispatches();
   void EndPipelinesClientsLost(const DispatchRequest& request);
   void Answer(Ticket ticket, absl::StatusOr<DispatchReply> reply);
-  void BeginDrain(Worker& worker, absl::Time deadline);
+  void BeginDrain(WorkerRecord& worker, absl::Time deadline);
   void FinishDrains();
 
-  Pipeline* FindPipeline(uint64_t epoch);
-  Worker* FindWorker(const std::string& worker_id);
-  const Worker* FindWorker(const std::string& worker_id) const;
-  Model* FindModelByDigest(const std::string& digest);
+  PipelineRecord* FindPipeline(uint64_t epoch);
+  WorkerRecord* FindWorker(const std::string& worker_id);
+  const WorkerRecord* FindWorker(const std::string& worker_id) const;
+  ModelRecord* FindModelByDigest(const std::string& digest);
   // Pipelines that count as replicas, ready or on their way, and the workers in them.
-  int NumReplicas(const Model& model) const;
-  int WorkersOf(const Model& model) const;
-  bool HasOtherReady(const Pipeline& pipeline) const;
-  void Send(const Worker& worker, WorkerCommand command);
+  int NumReplicas(const ModelRecord& model) const;
+  int WorkersOf(const ModelRecord& model) const;
+  bool HasOtherReady(const PipelineRecord& pipeline) const;
+  void Send(const WorkerRecord& worker, WorkerCommand command);
   void Log(LogNote::Level level, std::string event, std::vector<LogField> fields);
 
   const CoordinatorConfig config_;
-  std::map<std::string, Worker> workers_;
+  std::map<std::string, WorkerRecord> workers_;
   std::map<ConnectionId, std::string> connections_;
-  std::map<uint64_t, Pipeline> pipelines_;  // by epoch
-  std::map<std::string, Model> models_;     // by name
+  std::map<uint64_t, PipelineRecord> pipelines_;  // by epoch
+  std::map<std::string, ModelRecord> models_;     // by name
   WaitingList waiting_;
   CoordinatorCounters counters_;
 

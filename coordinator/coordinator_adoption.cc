@@ -9,10 +9,10 @@ namespace sauva {
 using Level = LogNote::Level;
 
 // A worker reports a stage of an epoch that this coordinator does not lead.
-void Coordinator::TakeOrphan(Worker& worker, const StageReport& report) {
+void Coordinator::TakeOrphan(WorkerRecord& worker, const StageReport& report) {
   const StageAssignment& assignment = report.assignment;
   next_epoch_ = std::max(next_epoch_, assignment.epoch + 1);
-  Model* model = FindModelByDigest(assignment.model.digest);
+  ModelRecord* model = FindModelByDigest(assignment.model.digest);
   if (!worker.orphan) worker.orphan_since = now_;
   worker.orphan = report;
   if (ended_.contains(assignment.epoch)) {
@@ -34,15 +34,15 @@ void Coordinator::TakeOrphan(Worker& worker, const StageReport& report) {
 }
 
 void Coordinator::AdoptIfComplete(const StageAssignment& assignment) {
-  Pipeline pipeline{.assignment = assignment,
-                    .phase = Pipeline::Phase::kReady,
-                    .reports = {},
-                    .created_at = now_,
-                    .ready_at = now_,
-                    .retire_deadline = absl::InfiniteFuture()};
+  PipelineRecord pipeline{.assignment = assignment,
+                          .phase = PipelineRecord::Phase::kReady,
+                          .reports = {},
+                          .created_at = now_,
+                          .ready_at = now_,
+                          .retire_deadline = absl::InfiniteFuture()};
   pipeline.assignment.stage_index = 0;
   for (size_t i = 0; i < assignment.stages.size(); ++i) {
-    const Worker* worker = FindWorker(assignment.stages[i].worker_id);
+    const WorkerRecord* worker = FindWorker(assignment.stages[i].worker_id);
     if (worker == nullptr || !worker->connected() || !worker->orphan) return;
     const StageReport& report = *worker->orphan;
     StageAssignment as_head = report.assignment;
@@ -55,7 +55,7 @@ void Coordinator::AdoptIfComplete(const StageAssignment& assignment) {
   }
   pipeline.num_kv_blocks = pipeline.reports[0]->num_kv_blocks;
   for (const StageEndpoint& stage : assignment.stages) {
-    Worker& worker = workers_.at(stage.worker_id);
+    WorkerRecord& worker = workers_.at(stage.worker_id);
     worker.orphan.reset();
     worker.epoch = assignment.epoch;
     Hold(worker, assignment, stage.layers);
@@ -66,7 +66,7 @@ void Coordinator::AdoptIfComplete(const StageAssignment& assignment) {
        {"model", assignment.model.name},
        {"stages", assignment.stages.size()}});
   pipelines_.emplace(assignment.epoch, std::move(pipeline));
-  Model& model = *FindModelByDigest(assignment.model.digest);
+  ModelRecord& model = *FindModelByDigest(assignment.model.digest);
   model.target_workers = std::max(model.target_workers, WorkersOf(model));
   if (NumReplicas(model) >= model.replicas) model.placement_error.clear();
   PlanAgainAt(now_);
@@ -80,7 +80,7 @@ bool Coordinator::CanStillComplete(const StageAssignment& assignment) const {
     return true;
   }
   return std::ranges::all_of(assignment.stages, [&](const StageEndpoint& stage) {
-    const Worker* worker = FindWorker(stage.worker_id);
+    const WorkerRecord* worker = FindWorker(stage.worker_id);
     return worker != nullptr && worker->orphan &&
            worker->orphan->assignment.epoch == assignment.epoch;
   });
@@ -97,7 +97,7 @@ void Coordinator::ReleaseOrphans() {
   }
 }
 
-void Coordinator::ReleaseOrphan(Worker& worker, const std::string& reason) {
+void Coordinator::ReleaseOrphan(WorkerRecord& worker, const std::string& reason) {
   const StageAssignment assignment = std::move(worker.orphan->assignment);
   worker.orphan.reset();
   if (assignment.stage_index < static_cast<int>(assignment.stages.size())) {

@@ -16,7 +16,7 @@ void Coordinator::Handle(const WorkerJoined& event) {
     effects_.push_back(CloseConnection{event.connection, std::move(status)});
     return;
   }
-  Worker& worker = Admit(event);
+  WorkerRecord& worker = Admit(event);
   Send(worker,
        Welcome{.protocol_version = kProtocolVersion,
                .lease_ms = static_cast<int>(absl::ToInt64Milliseconds(config_.lease)),
@@ -55,20 +55,20 @@ absl::Status Coordinator::CheckHello(const WorkerHello& hello) const {
   return absl::OkStatus();
 }
 
-Worker& Coordinator::Admit(const WorkerJoined& event) {
+WorkerRecord& Coordinator::Admit(const WorkerJoined& event) {
   // A port that answers under another name was left by the worker that had it.
   for (const auto& [id, other] : workers_) {
     if (id == event.hello.worker_id || other.hello.address != event.hello.address) continue;
     Lose(std::string(id), absl::StrCat("its address belongs to worker ", event.hello.worker_id));
     break;
   }
-  Worker& worker = workers_[event.hello.worker_id];
+  WorkerRecord& worker = workers_[event.hello.worker_id];
   if (worker.connected()) {
     connections_.erase(worker.connection);
     effects_.push_back(CloseConnection{
         worker.connection, absl::AbortedError("the worker joined again on another stream")});
     // Commands on the old stream may be lost.
-    const Pipeline* pipeline = FindPipeline(worker.epoch);
+    const PipelineRecord* pipeline = FindPipeline(worker.epoch);
     if (pipeline != nullptr && !pipeline->ready()) {
       End(worker.epoch, absl::StrCat("worker ", worker.id(), " joined again while it loaded"));
     }
@@ -83,10 +83,10 @@ Worker& Coordinator::Admit(const WorkerJoined& event) {
 }
 
 // The worker that speaks; null if its stream was replaced or refused meanwhile.
-Worker* Coordinator::Hear(ConnectionId connection) {
+WorkerRecord* Coordinator::Hear(ConnectionId connection) {
   const auto found = connections_.find(connection);
   if (found == connections_.end()) return nullptr;
-  Worker& worker = workers_.at(found->second);
+  WorkerRecord& worker = workers_.at(found->second);
   worker.last_heard = now_;
   if (worker.suspected_at) {
     worker.suspected_at.reset();
@@ -96,7 +96,7 @@ Worker* Coordinator::Hear(ConnectionId connection) {
 }
 
 void Coordinator::Handle(const HeartbeatCame& event) {
-  Worker* worker = Hear(event.connection);
+  WorkerRecord* worker = Hear(event.connection);
   if (worker == nullptr) return;
   if (event.heartbeat.draining && !worker->draining) {
     BeginDrain(*worker, now_ + config_.drain_timeout);
@@ -105,16 +105,16 @@ void Coordinator::Handle(const HeartbeatCame& event) {
 }
 
 void Coordinator::Handle(const ReportCame& event) {
-  if (Worker* worker = Hear(event.connection)) Reconcile(*worker, event.report);
+  if (WorkerRecord* worker = Hear(event.connection)) Reconcile(*worker, event.report);
 }
 
 // Brings together what the worker says it serves and what it should serve. A worker hears
 // commands and says what it does in order, so one that has loaded an epoch and then
 // reports nothing or another epoch has dropped it.
-void Coordinator::Reconcile(Worker& worker, const std::optional<StageReport>& report) {
+void Coordinator::Reconcile(WorkerRecord& worker, const std::optional<StageReport>& report) {
   const uint64_t reported = report ? report->assignment.epoch : 0;
   if (worker.orphan && worker.orphan->assignment.epoch != reported) worker.orphan.reset();
-  if (Pipeline* pipeline = FindPipeline(worker.epoch)) {
+  if (PipelineRecord* pipeline = FindPipeline(worker.epoch)) {
     const int stage_index = pipeline->StageOf(worker.id());
     std::optional<StageReport>& known = pipeline->reports[stage_index];
     if (reported == worker.epoch) {
@@ -129,24 +129,24 @@ void Coordinator::Reconcile(Worker& worker, const std::optional<StageReport>& re
 
 void Coordinator::Handle(const BreakCame& event) {
   const StageBroken& broken = event.broken;
-  const Worker* reporter = Hear(event.connection);
-  const Pipeline* pipeline = FindPipeline(broken.epoch);
+  const WorkerRecord* reporter = Hear(event.connection);
+  const PipelineRecord* pipeline = FindPipeline(broken.epoch);
   if (reporter == nullptr || pipeline == nullptr || reporter->epoch != broken.epoch) return;
   const std::string reason =
       absl::StrCat("worker ", reporter->id(), " reports: ", broken.reason,
                    broken.suspect_worker_id.empty() ? "" : "; suspects ", broken.suspect_worker_id);
   const bool has_suspect = broken.suspect_worker_id != reporter->id() &&
                            pipeline->StageOf(broken.suspect_worker_id) >= 0;
-  Model* model = FindModelByDigest(pipeline->assignment.model.digest);
+  ModelRecord* model = FindModelByDigest(pipeline->assignment.model.digest);
   End(broken.epoch, reason);
-  if (Worker* suspect = has_suspect ? FindWorker(broken.suspect_worker_id) : nullptr) {
+  if (WorkerRecord* suspect = has_suspect ? FindWorker(broken.suspect_worker_id) : nullptr) {
     Blame(*suspect);
   } else if (model != nullptr) {
     model->not_before = now_ + Backoff(model->failures++);
   }
 }
 
-void Coordinator::Blame(Worker& suspect) {
+void Coordinator::Blame(WorkerRecord& suspect) {
   if (!suspect.connected()) {
     Lose(std::string(suspect.id()), "its stream ended and a neighbour cannot reach it");
     return;
@@ -160,10 +160,10 @@ void Coordinator::Handle(const WorkerGone& event) {
   if (connection == connections_.end()) return;
   const std::string worker_id = connection->second;
   connections_.erase(connection);
-  Worker& worker = workers_.at(worker_id);
+  WorkerRecord& worker = workers_.at(worker_id);
   worker.connection = 0;
   worker.gone_at = now_;
-  const Pipeline* pipeline = FindPipeline(worker.epoch);
+  const PipelineRecord* pipeline = FindPipeline(worker.epoch);
   // Only streams of clients are worth waiting for.
   if (worker.draining || worker.suspected_at || pipeline == nullptr || !pipeline->ready()) {
     Lose(worker_id, "its stream ended");
@@ -189,7 +189,7 @@ void Coordinator::ExpireLeases() {
 void Coordinator::Lose(const std::string& worker_id, const std::string& reason) {
   const auto found = workers_.find(worker_id);
   if (found == workers_.end()) return;
-  Worker worker = std::move(found->second);
+  WorkerRecord worker = std::move(found->second);
   workers_.erase(found);
   ++counters_.workers_lost;
   Log(Level::kWarning, "worker lost",

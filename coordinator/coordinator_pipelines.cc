@@ -32,7 +32,7 @@ std::string DescribeStages(const std::vector<StageEndpoint>& stages) {
 
 }  // namespace
 
-void Coordinator::Create(Model& model, const std::vector<StageEndpoint>& stages) {
+void Coordinator::Create(ModelRecord& model, const std::vector<StageEndpoint>& stages) {
   StageAssignment assignment{.epoch = next_epoch_++,
                              .model = model.ref(),
                              .stage_index = 0,
@@ -48,8 +48,8 @@ void Coordinator::Create(Model& model, const std::vector<StageEndpoint>& stages)
   for (const StageEndpoint& stage : stages) {
     classes.push_back(workers_.at(stage.worker_id).hello.backend_class);
   }
-  assignment.numerics_id = NumericsId(assignment, classes);
-  Pipeline& pipeline = pipelines_[assignment.epoch];
+  assignment.numerics_id = PipelineNumericsId(assignment, classes);
+  PipelineRecord& pipeline = pipelines_[assignment.epoch];
   pipeline.assignment = assignment;
   pipeline.reports.resize(stages.size());
   pipeline.created_at = now_;
@@ -60,14 +60,14 @@ void Coordinator::Create(Model& model, const std::vector<StageEndpoint>& stages)
        {"numerics", assignment.numerics_id},
        {"stages", DescribeStages(stages)}});
   for (size_t i = 0; i < stages.size(); ++i) {
-    Worker& worker = workers_.at(stages[i].worker_id);
+    WorkerRecord& worker = workers_.at(stages[i].worker_id);
     worker.epoch = assignment.epoch;
     assignment.stage_index = static_cast<int>(i);
     Send(worker, assignment);
   }
 }
 
-void Coordinator::TakeReport(Pipeline& pipeline, int stage_index, const StageReport& report) {
+void Coordinator::TakeReport(PipelineRecord& pipeline, int stage_index, const StageReport& report) {
   std::optional<StageReport>& known = pipeline.reports[stage_index];
   const StageEndpoint& endpoint = pipeline.stages()[stage_index];
   const auto done = [](StagePhase phase) { return static_cast<int>(phase); };
@@ -86,11 +86,11 @@ void Coordinator::TakeReport(Pipeline& pipeline, int stage_index, const StageRep
   if (report.phase != StagePhase::kLoading) {
     Hold(workers_.at(endpoint.worker_id), pipeline.assignment, endpoint.layers);
   }
-  if (pipeline.phase == Pipeline::Phase::kLoading) StartIfLoaded(pipeline);
-  if (pipeline.phase == Pipeline::Phase::kStarting) ReadyIfServing(pipeline);
+  if (pipeline.phase == PipelineRecord::Phase::kLoading) StartIfLoaded(pipeline);
+  if (pipeline.phase == PipelineRecord::Phase::kStarting) ReadyIfServing(pipeline);
 }
 
-void Coordinator::StartIfLoaded(Pipeline& pipeline) {
+void Coordinator::StartIfLoaded(PipelineRecord& pipeline) {
   uint32_t blocks = std::numeric_limits<uint32_t>::max();
   for (const std::optional<StageReport>& report : pipeline.reports) {
     if (!report || report->phase == StagePhase::kLoading) return;
@@ -103,7 +103,7 @@ void Coordinator::StartIfLoaded(Pipeline& pipeline) {
                                     max_context, " tokens needs ", needed));
     return;
   }
-  pipeline.phase = Pipeline::Phase::kStarting;
+  pipeline.phase = PipelineRecord::Phase::kStarting;
   pipeline.num_kv_blocks = blocks;
   for (const StageEndpoint& stage : pipeline.stages()) {
     Send(workers_.at(stage.worker_id),
@@ -111,11 +111,11 @@ void Coordinator::StartIfLoaded(Pipeline& pipeline) {
   }
 }
 
-void Coordinator::ReadyIfServing(Pipeline& pipeline) {
+void Coordinator::ReadyIfServing(PipelineRecord& pipeline) {
   for (const std::optional<StageReport>& report : pipeline.reports) {
     if (!report || report->phase != StagePhase::kServing) return;
   }
-  pipeline.phase = Pipeline::Phase::kReady;
+  pipeline.phase = PipelineRecord::Phase::kReady;
   pipeline.ready_at = now_;
   ++counters_.epochs_ready;
   Log(Level::kInfo, "pipeline ready",
@@ -123,15 +123,15 @@ void Coordinator::ReadyIfServing(Pipeline& pipeline) {
        {"model", pipeline.assignment.model.name},
        {"kv_blocks", pipeline.num_kv_blocks},
        {"after_ms", absl::ToInt64Milliseconds(now_ - pipeline.created_at)}});
-  if (Model* model = FindModelByDigest(pipeline.assignment.model.digest)) {
+  if (ModelRecord* model = FindModelByDigest(pipeline.assignment.model.digest)) {
     model->was_served = true;
     if (NumReplicas(*model) >= model->replicas) model->placement_error.clear();
   }
   ServeWaiting();
 }
 
-void Coordinator::FailLoad(Pipeline& pipeline, const std::string& error) {
-  if (Model* model = FindModelByDigest(pipeline.assignment.model.digest)) {
+void Coordinator::FailLoad(PipelineRecord& pipeline, const std::string& error) {
+  if (ModelRecord* model = FindModelByDigest(pipeline.assignment.model.digest)) {
     model->placement_error = error;
     model->not_before = now_ + Backoff(++model->failures);
     PlanAgainAt(model->not_before);
@@ -142,20 +142,20 @@ void Coordinator::FailLoad(Pipeline& pipeline, const std::string& error) {
 void Coordinator::End(uint64_t epoch, const std::string& reason) {
   const auto found = pipelines_.find(epoch);
   Check(found != pipelines_.end(), "a pipeline ends once");
-  const Pipeline pipeline = std::move(found->second);
+  const PipelineRecord pipeline = std::move(found->second);
   pipelines_.erase(found);
   ++counters_.epochs_ended;
   RememberEnded(epoch);
   Log(Level::kWarning, "pipeline ended", {{"epoch", epoch}, {"reason", reason}});
   for (const StageEndpoint& stage : pipeline.stages()) {
-    Worker* worker = FindWorker(stage.worker_id);
+    WorkerRecord* worker = FindWorker(stage.worker_id);
     if (worker == nullptr || worker->epoch != epoch) continue;
     worker->epoch = 0;
     Send(*worker, StopStage{.epoch = epoch, .reason = reason});
   }
   // Those that were only kept for their streams' sake are kept no longer.
   for (const StageEndpoint& stage : pipeline.stages()) {
-    const Worker* worker = FindWorker(stage.worker_id);
+    const WorkerRecord* worker = FindWorker(stage.worker_id);
     if (worker != nullptr && !worker->connected()) Lose(stage.worker_id, "its stream ended");
   }
   PlanAgainAt(now_);
@@ -166,22 +166,22 @@ void Coordinator::RememberEnded(uint64_t epoch) {
   if (ended_.size() > kRememberedEpochs) ended_.erase(ended_.begin());
 }
 
-void Coordinator::Hold(Worker& worker, const StageAssignment& assignment, LayerRange layers) {
+void Coordinator::Hold(WorkerRecord& worker, const StageAssignment& assignment, LayerRange layers) {
   worker.held = {.digest = assignment.model.digest,
                  .weight_format = assignment.weight_format,
                  .layers = layers};
 }
 
-void Coordinator::Retire(Pipeline& pipeline, absl::Time deadline) {
+void Coordinator::Retire(PipelineRecord& pipeline, absl::Time deadline) {
   if (pipeline.retiring) return;
   pipeline.retiring = true;
   pipeline.retire_deadline = deadline;
   PlanAgainAt(now_);
 }
 
-bool Coordinator::HasOtherReady(const Pipeline& pipeline) const {
+bool Coordinator::HasOtherReady(const PipelineRecord& pipeline) const {
   return std::ranges::any_of(pipelines_, [&](const auto& entry) {
-    const Pipeline& other = entry.second;
+    const PipelineRecord& other = entry.second;
     return other.ready() && !other.retiring && other.epoch() != pipeline.epoch() &&
            other.assignment.model == pipeline.assignment.model;
   });
@@ -189,7 +189,7 @@ bool Coordinator::HasOtherReady(const Pipeline& pipeline) const {
 
 // Ends what has finished retiring, and what takes too long to come up.
 void Coordinator::EndIdleAndOverdue() {
-  const auto successor_loads = [&](const Pipeline& pipeline) {
+  const auto successor_loads = [&](const PipelineRecord& pipeline) {
     return !HasOtherReady(pipeline) && std::ranges::any_of(pipelines_, [&](const auto& entry) {
       return !entry.second.retiring && entry.second.assignment.model == pipeline.assignment.model;
     });
@@ -212,7 +212,7 @@ void Coordinator::EndIdleAndOverdue() {
     }
   }
   for (const auto& [epoch, reason] : over) {
-    Pipeline* pipeline = FindPipeline(epoch);
+    PipelineRecord* pipeline = FindPipeline(epoch);
     if (pipeline == nullptr) continue;
     if (pipeline->retiring) {
       End(epoch, reason);
@@ -225,9 +225,10 @@ void Coordinator::EndIdleAndOverdue() {
 void Coordinator::ForgiveAfterServingWell() {
   for (const auto& [epoch, pipeline] : pipelines_) {
     if (!pipeline.ready() || now_ - pipeline.ready_at < kServedWell) continue;
-    if (Model* model = FindModelByDigest(pipeline.assignment.model.digest)) model->failures = 0;
+    if (ModelRecord* model = FindModelByDigest(pipeline.assignment.model.digest))
+      model->failures = 0;
     for (const StageEndpoint& stage : pipeline.stages()) {
-      if (Worker* worker = FindWorker(stage.worker_id)) worker->offences = 0;
+      if (WorkerRecord* worker = FindWorker(stage.worker_id)) worker->offences = 0;
     }
   }
 }

@@ -42,8 +42,8 @@ bool Coordinator::WaitsForSuspect() {
 }
 
 // Connected, in no pipeline, not to be spared for any reason.
-std::vector<const Worker*> Coordinator::FreeWorkers() {
-  std::vector<const Worker*> free;
+std::vector<const WorkerRecord*> Coordinator::FreeWorkers() {
+  std::vector<const WorkerRecord*> free;
   for (const auto& [id, worker] : workers_) {
     if (!worker.connected() || worker.epoch != 0 || worker.orphan) continue;
     if (worker.draining || worker.suspected_at) continue;
@@ -56,7 +56,7 @@ std::vector<const Worker*> Coordinator::FreeWorkers() {
   return free;
 }
 
-void Coordinator::PlanModel(Model& model) {
+void Coordinator::PlanModel(ModelRecord& model) {
   if (NumReplicas(model) >= model.replicas) return;
   if (now_ < model.not_before) return PlanAgainAt(model.not_before);
   const bool may_be_adopted = std::ranges::any_of(workers_, [&](const auto& entry) {
@@ -64,7 +64,7 @@ void Coordinator::PlanModel(Model& model) {
     return orphan && orphan->assignment.model == model.ref();
   });
   if (may_be_adopted) return;  // planned again when that is decided
-  const std::vector<const Worker*> free = FreeWorkers();
+  const std::vector<const WorkerRecord*> free = FreeWorkers();
   const Placement placement = PlaceOn(model, free);
   if (placement.pipelines.empty() && MoveOffDraining(model, free)) return;
   if (!placement.refusal.empty()) {
@@ -81,7 +81,7 @@ void Coordinator::PlanModel(Model& model) {
   CreateAll(model, placement, free);
 }
 
-PlacementGoals Coordinator::GoalsFor(const Model& model, int num_workers) const {
+PlacementGoals Coordinator::GoalsFor(const ModelRecord& model, int num_workers) const {
   // A lost pipeline is replaced at its old size even if that takes a spare: that is what
   // spares are for.
   const int replaced = std::min(num_workers, model.target_workers - WorkersOf(model));
@@ -94,9 +94,10 @@ PlacementGoals Coordinator::GoalsFor(const Model& model, int num_workers) const 
           .mixing = config_.mixing};
 }
 
-Placement Coordinator::PlaceOn(const Model& model, const std::vector<const Worker*>& workers) {
+Placement Coordinator::PlaceOn(const ModelRecord& model,
+                               const std::vector<const WorkerRecord*>& workers) {
   std::vector<PlacementWorker> candidates;
-  for (const Worker* worker : workers) {
+  for (const WorkerRecord* worker : workers) {
     const bool holds = worker->held.digest == model.ref().digest &&
                        worker->held.weight_format == config_.weight_format;
     candidates.push_back({.id = worker->id(),
@@ -124,12 +125,12 @@ Placement Coordinator::PlaceOn(const Model& model, const std::vector<const Worke
 
 // Where a pipeline retires for a draining worker and no spare can take over, its other
 // workers do: the streams move. True if so.
-bool Coordinator::MoveOffDraining(Model& model, std::vector<const Worker*> workers) {
+bool Coordinator::MoveOffDraining(ModelRecord& model, std::vector<const WorkerRecord*> workers) {
   for (auto& [epoch, pipeline] : pipelines_) {
     if (!pipeline.retiring || pipeline.assignment.model != model.ref()) continue;
     if (HasOtherReady(pipeline)) continue;
     for (const StageEndpoint& stage : pipeline.stages()) {
-      const Worker& worker = workers_.at(stage.worker_id);
+      const WorkerRecord& worker = workers_.at(stage.worker_id);
       if (worker.connected() && !worker.draining) workers.push_back(&worker);
     }
     if (PlaceOn(model, workers).pipelines.empty()) return false;
@@ -140,13 +141,13 @@ bool Coordinator::MoveOffDraining(Model& model, std::vector<const Worker*> worke
   return false;
 }
 
-void Coordinator::CreateAll(Model& model, const Placement& placement,
-                            const std::vector<const Worker*>& workers) {
+void Coordinator::CreateAll(ModelRecord& model, const Placement& placement,
+                            const std::vector<const WorkerRecord*>& workers) {
   counters_.moved_bytes += static_cast<uint64_t>(placement.moved_bytes);
   for (const PlacedPipeline& placed : placement.pipelines) {
     std::vector<StageEndpoint> stages;
     for (const PlacedStage& stage : placed) {
-      const Worker& worker = *workers[stage.worker];
+      const WorkerRecord& worker = *workers[stage.worker];
       stages.push_back({worker.id(), worker.hello.address, stage.layers});
     }
     Create(model, stages);

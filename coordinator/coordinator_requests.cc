@@ -57,10 +57,10 @@ void Coordinator::Handle(const DispatchAsked& event) {
 // coordinator has ended.
 void Coordinator::EndPipelinesClientsLost(const DispatchRequest& request) {
   for (const uint64_t epoch : request.broken_epochs) {
-    const Pipeline* pipeline = FindPipeline(epoch);
+    const PipelineRecord* pipeline = FindPipeline(epoch);
     if (pipeline == nullptr) continue;
     for (const StageEndpoint& stage : pipeline->stages()) {
-      const Worker* worker = FindWorker(stage.worker_id);
+      const WorkerRecord* worker = FindWorker(stage.worker_id);
       if (worker == nullptr || worker->connected()) continue;
       Lose(std::string(stage.worker_id), "its stream ended and a client lost its pipeline");
       break;
@@ -69,7 +69,7 @@ void Coordinator::EndPipelinesClientsLost(const DispatchRequest& request) {
 }
 
 bool Coordinator::TryDispatch(const WaitingList::Entry& entry) {
-  const Model& model = models_.at(entry.model);
+  const ModelRecord& model = models_.at(entry.model);
   std::vector<DispatchCandidate> candidates;
   for (auto& [epoch, pipeline] : pipelines_) {
     if (pipeline.assignment.model != model.ref()) continue;
@@ -78,7 +78,7 @@ bool Coordinator::TryDispatch(const WaitingList::Entry& entry) {
     });
     candidates.push_back({&pipeline, doubtful});
   }
-  Pipeline* chosen = ChoosePipeline(candidates, entry.request);
+  PipelineRecord* chosen = ChoosePipeline(candidates, entry.request);
   if (chosen == nullptr) return false;
   ++chosen->unreported_dispatches;
   chosen->last_dispatch_at = now_;
@@ -122,7 +122,7 @@ void Coordinator::Handle(const LoadAsked& event) {
                           ", the files now have ", ref.digest))});
     return;
   }
-  Model& model = models_[ref.name];
+  ModelRecord& model = models_[ref.name];
   model.description = event.model;
   model.replicas = std::max(1, event.replicas);
   int extra = NumReplicas(model) - model.replicas;
@@ -137,7 +137,7 @@ void Coordinator::Handle(const LoadAsked& event) {
 }
 
 void Coordinator::Handle(const DrainAsked& event) {
-  Worker* worker = FindWorker(event.worker_id);
+  WorkerRecord* worker = FindWorker(event.worker_id);
   if (worker == nullptr) {
     ++counters_.refusals["NOT_FOUND"];
     effects_.push_back(DrainAnswer{
@@ -151,13 +151,13 @@ void Coordinator::Handle(const DrainAsked& event) {
   FinishDrains();
 }
 
-void Coordinator::BeginDrain(Worker& worker, absl::Time deadline) {
+void Coordinator::BeginDrain(WorkerRecord& worker, absl::Time deadline) {
   if (worker.draining) return;
   worker.draining = true;
   worker.drain_deadline = deadline;
   Log(Level::kInfo, "worker drains", {{"worker", worker.id()}, {"epoch", worker.epoch}});
   if (worker.orphan) ReleaseOrphan(worker, "its worker drains");
-  if (Pipeline* pipeline = FindPipeline(worker.epoch)) Retire(*pipeline, deadline);
+  if (PipelineRecord* pipeline = FindPipeline(worker.epoch)) Retire(*pipeline, deadline);
   PlanAgainAt(now_);
 }
 

@@ -5,19 +5,19 @@
 
 namespace sauva {
 
-Pipeline* ChoosePipeline(const std::vector<DispatchCandidate>& candidates,
-                         const DispatchRequest& request) {
+PipelineRecord* ChoosePipeline(const std::vector<DispatchCandidate>& candidates,
+                               const DispatchRequest& request) {
   const auto rank = [&](const DispatchCandidate& candidate) {
-    const Pipeline& pipeline = *candidate.pipeline;
+    const PipelineRecord& pipeline = *candidate.pipeline;
     const bool other_numerics =
         !request.numerics_id.empty() && pipeline.assignment.numerics_id != request.numerics_id;
     return std::tuple(other_numerics, candidate.doubtful || pipeline.retiring, pipeline.Load(),
                       pipeline.epoch());
   };
-  Pipeline* chosen = nullptr;
+  PipelineRecord* chosen = nullptr;
   std::optional<decltype(rank({}))> best;
   for (const DispatchCandidate& candidate : candidates) {
-    const Pipeline& pipeline = *candidate.pipeline;
+    const PipelineRecord& pipeline = *candidate.pipeline;
     if (!pipeline.ready()) continue;
     if (std::ranges::count(request.broken_epochs, pipeline.epoch()) > 0) continue;
     const auto candidate_rank = rank(candidate);

@@ -15,11 +15,11 @@ namespace sauva {
 // preferred numerics before another (which require_numerics rules out); then the least
 // loaded.
 struct DispatchCandidate {
-  Pipeline* pipeline = nullptr;
+  PipelineRecord* pipeline = nullptr;
   bool doubtful = false;  // a stage's worker lost its stream to the coordinator just now
 };
-Pipeline* ChoosePipeline(const std::vector<DispatchCandidate>& candidates,
-                         const DispatchRequest& request);
+PipelineRecord* ChoosePipeline(const std::vector<DispatchCandidate>& candidates,
+                               const DispatchRequest& request);
 
 // Dispatches that no pipeline can take yet, in the order they came.
 class WaitingList {

@@ -7,10 +7,9 @@
 
 namespace sauva {
 
-// Names everything that decides a model's tokens: equal ids promise equal tokens for equal
-// requests. A hash of model digest, weight format, KV type, numerics version and backend
-// class; of a pipeline that mixes classes, also of which layers run on which.
-// `classes` has one entry per stage of the assignment.
-std::string NumericsId(const StageAssignment& assignment, const std::vector<std::string>& classes);
+// The numerics_id of a pipeline. `classes` has one backend class per stage of the
+// assignment; where they differ, which layers run on which decides tokens too.
+std::string PipelineNumericsId(const StageAssignment& assignment,
+                               const std::vector<std::string>& classes);
 
 }  // namespace sauva
