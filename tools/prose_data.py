@@ -1,8 +1,12 @@
+#!/usr/bin/env python3
 """Reads the two novels, cleans them and splits off the held-out part.
 
-Used by train_prose.py (training, bits per byte) and by nothing at run time.
+    tools/prose_data.py --data DIR --held-out FILE     writes the cleaned held-out text
+
+so that `sauva eval --text FILE` can be pointed at it.
 """
 
+import argparse
 from pathlib import Path
 
 FILES = ("war-and-peace.txt", "frankenstein.txt")
@@ -39,3 +43,15 @@ def split(data_dir: Path) -> tuple[list[str], list[str]]:
         train.append(clean(raw[:cut].decode("utf-8")))
         held_out.append(clean(raw[cut:].decode("utf-8")))
     return train, held_out
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--data", type=Path, required=True)
+    p.add_argument("--held-out", type=Path, required=True)
+    args = p.parse_args()
+    args.held_out.write_text("".join(split(args.data)[1]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
