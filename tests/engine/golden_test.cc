@@ -154,7 +154,7 @@ TEST(GoldenTokensTest, Stories260KTellsItsPublishedStory) {
                                         CpuFactory(0, InstructionSet::kAuto), {});
   ASSERT_TRUE(pipeline.ok()) << pipeline.status();
   ASSERT_TRUE(model.spec.bos_token.has_value());
-  const auto completions = (*pipeline)->Generate({Continue({*model.spec.bos_token}, 255)});
+  const auto completions = (*pipeline)->Generate({Continue({*model.spec.bos_token}, 256)});
   ASSERT_TRUE(completions.ok()) << completions.status();
   const auto told = (*tokenizer)->Decode((*completions)[0].tokens);
   ASSERT_TRUE(told.ok()) << told.status();

@@ -56,6 +56,8 @@ std::vector<Answer> Ask(const LocalPipeline::BackendFactory& factory,
   EXPECT_TRUE(pipeline.ok()) << pipeline.status();
   const auto completions = (*pipeline)->Generate(std::move(sequences));
   EXPECT_TRUE(completions.ok()) << completions.status();
+  EXPECT_EQ((*pipeline)->num_stages(), options.num_stages);
+  EXPECT_GT((*pipeline)->num_steps(), 0u);
   if (look) look((*pipeline)->scheduler());
   std::vector<Answer> answers;
   for (const auto& completion : *completions) {
