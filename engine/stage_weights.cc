@@ -71,7 +71,7 @@ class StageWeightsLoader {
         .name = name, .dtype = tensor.dtype, .rows = 1, .columns = size, .bytes = tensor.bytes};
     RETURN_IF_ERROR(ValidateWeightSource(source));
     std::vector<float> values(static_cast<size_t>(size));
-    for (int64_t i = 0; i < size; ++i) values[static_cast<size_t>(i)] = ElementAsFloat(source, i);
+    ReadRow(source, 0, values);
     ASSIGN_OR_RETURN(std::unique_ptr<Buffer> buffer, backend_.Allocate(size * 4));
     float* data = reinterpret_cast<float*>(buffer->data());
     const int columns = static_cast<int>(size);
