@@ -52,8 +52,9 @@ absl::StatusOr<Regex> Regex::Compile(const std::string& pattern, Syntax syntax) 
         absl::StrCat("pattern has ", pattern.size(), " bytes, limit ", kMaxPatternBytes));
   }
   // No \C, which could end a match inside a character.
-  uint32_t options = PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C;
-  options |= syntax == Syntax::kLiteral ? PCRE2_LITERAL : PCRE2_UCP;
+  const uint32_t options =
+      PCRE2_UTF |
+      (syntax == Syntax::kLiteral ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C);
   const std::string source = syntax == Syntax::kLiteral ? pattern : WithUnicodeSpaces(pattern);
   int error = 0;
   size_t offset = 0;
