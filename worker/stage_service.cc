@@ -181,8 +181,9 @@ void StageService::OnIncomingClosed(IncomingId id, const absl::Status& status) {
     found->second.Finish(status);
     incoming_.erase(found);
   }
-  if (!absl::IsAborted(status))
-    LogWarning("stream of a peer ended", {{"reason", status.ToString()}});
+  if (!absl::IsAborted(status) && !absl::IsUnavailable(status)) {
+    LogWarning("a peer makes no sense", {{"reason", status.ToString()}});
+  }
   loop_.Deliver(IncomingClosed{id, status});
 }
 

@@ -186,7 +186,9 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
   auto parts = std::make_unique<Parts>(config);
   ASSIGN_OR_RETURN(parts->server, RpcServer::Start({.address = config.listen, .tls = config.tls},
                                                    {&parts->service}));
-  RETURN_IF_ERROR(parts->metrics.registry().Serve(config.metrics));
+  if (!config.metrics.empty()) {
+    RETURN_IF_ERROR(parts->metrics.registry().Serve(config.metrics));
+  }
   parts->hello = {.worker_id = config.worker_id.empty() ? MakeWorkerId() : config.worker_id,
                   .metrics_address = parts->metrics.registry().address(),
                   .backend_class = backend->backend_class(),

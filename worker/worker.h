@@ -15,8 +15,8 @@ struct WorkerConfig {
   std::string coordinator = "127.0.0.1:7071";
   std::string listen = "127.0.0.1:0";
   std::string advertise;  // host:port or host, as others reach it; empty: as it listens
-  std::string metrics = "127.0.0.1:0";
-  std::string model_dir;  // parent of model directories
+  std::string metrics = "127.0.0.1:0";  // empty: not served
+  std::string model_dir;                // parent of model directories
   std::string device = "cpu";
   std::string worker_id;  // empty: made of host and process
   uint64_t memory_bytes = 0;
@@ -37,7 +37,7 @@ class Worker {
   static absl::StatusOr<std::unique_ptr<Worker>> Start(const WorkerConfig& config);
   ~Worker();
 
-  // host:port really taken.
+  // host:port really taken; metrics_address is empty when metrics are not served.
   const std::string& address() const;
   const std::string& metrics_address() const;
 

@@ -40,7 +40,7 @@ WorkerFlags::WorkerFlags(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--advertise", config_.advertise,
                  "HOST or HOST:PORT as the others reach this worker; default: --listen");
-  app.add_option("--metrics", config_.metrics, "HOST:PORT that serves /metrics")
+  app.add_option("--metrics", config_.metrics, "HOST:PORT that serves /metrics; empty: none")
       ->capture_default_str();
   auto* model_dir =
       app.add_option("--model-dir", config_.model_dir, "directory that holds model directories");
