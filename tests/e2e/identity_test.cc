@@ -129,7 +129,7 @@ TEST(GoldenTokensTest, GreedyContinuationsAreThoseOfTransformers) {
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   ASSERT_GE(golden.at("cases").size(), 10u);
   for (const auto& expected : golden.at("cases")) {
-    const std::vector<int32_t> tokens = expected.at("completion");
+    const std::vector<int32_t> tokens = expected.at("generated_ids");
     const Outcome outcome =
         Generate((*cluster)->gateway(),
                  GreedyRequest(expected.at("prompt"), static_cast<uint32_t>(tokens.size())));
