@@ -119,12 +119,16 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
   plan.coordinator.listen = options.coordinator;
   plan.coordinator.restart_address = RestartAddress::kSame;
   auto& arguments = plan.coordinator.command.arguments;
-  arguments.insert(
-      arguments.end(),
-      {"--model-dir", model.directory, "--model", model.name, "--replicas",
-       absl::StrCat(options.replicas), "--stages", absl::StrCat(options.stages), "--spares",
-       absl::StrCat(options.spares), "--kv-memory", absl::StrCat(kv_memory_bytes), "--max-context",
-       absl::StrCat(options.max_context), "--expect-workers", absl::StrCat(budgets.size())});
+  arguments.insert(arguments.end(), {"--model-dir",      model.directory,
+                                     "--model",          model.name,
+                                     "--replicas",       absl::StrCat(options.replicas),
+                                     "--stages",         absl::StrCat(options.stages),
+                                     "--spares",         absl::StrCat(options.spares),
+                                     "--kv-memory",      absl::StrCat(kv_memory_bytes),
+                                     "--max-context",    absl::StrCat(options.max_context),
+                                     "--weights",        options.weights,
+                                     "--kv-type",        options.kv_type,
+                                     "--expect-workers", absl::StrCat(budgets.size())});
   for (size_t i = 0; i < budgets.size(); ++i) {
     ServiceCommand worker = MakeService("worker", options, machine);
     worker.command.name = absl::StrCat("worker-", i + 1);

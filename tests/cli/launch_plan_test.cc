@@ -114,6 +114,26 @@ TEST_F(LaunchPlanTest, GivesCertificatesToEveryService) {
   }
 }
 
+TEST_F(LaunchPlanTest, TellsTheCoordinatorTheShapeOfTheCluster) {
+  options_.num_workers = 5;
+  options_.stages = 2;
+  options_.replicas = 2;
+  options_.spares = 1;
+  options_.kv_memory = "64MiB";
+  options_.kv_type = "f16";
+  options_.weights = "int8";
+  options_.max_context = 128;
+  const LaunchPlan plan = *Plan();
+  EXPECT_EQ(ValueOf(plan.coordinator, "--expect-workers"), "5");
+  EXPECT_EQ(ValueOf(plan.coordinator, "--stages"), "2");
+  EXPECT_EQ(ValueOf(plan.coordinator, "--replicas"), "2");
+  EXPECT_EQ(ValueOf(plan.coordinator, "--spares"), "1");
+  EXPECT_EQ(ValueOf(plan.coordinator, "--kv-memory"), "67108864");
+  EXPECT_EQ(ValueOf(plan.coordinator, "--kv-type"), "f16");
+  EXPECT_EQ(ValueOf(plan.coordinator, "--weights"), "int8");
+  EXPECT_EQ(ValueOf(plan.coordinator, "--max-context"), "128");
+}
+
 TEST_F(LaunchPlanTest, OnlyServicesThatOthersKnowByAddressKeepIt) {
   const LaunchPlan plan = *Plan();
   EXPECT_EQ(plan.coordinator.restart_address, RestartAddress::kSame);

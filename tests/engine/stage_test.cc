@@ -125,17 +125,25 @@ TEST_F(StageTest, RefusesOptionsThatContradictTheModel) {
   ExpectError(Load({.layers = {0, 3}}).status(), absl::StatusCode::kUnimplemented, "layer 1");
 }
 
-TEST_F(StageTest, ComputesNothingBeforeItsCacheIsAllocatedOnce) {
+TEST_F(StageTest, ComputesNothingBeforeItsCacheIsAllocated) {
   auto stage = LoadWhole();
   StageOutput output;
   ASSERT_TRUE(stage->Open(Opening()).ok());
   ExpectError(stage->RunStep(OneToken(StepWant::kSample), {}, output),
               absl::StatusCode::kFailedPrecondition, "cache");
   ExpectError(stage->AllocateKv(0), absl::StatusCode::kInvalidArgument, "0 blocks");
-  EXPECT_TRUE(stage->AllocateKv(2).ok());
-  EXPECT_TRUE(stage->AllocateKv(3).ok()) << "an epoch after the first brings a pool of its own";
-  EXPECT_TRUE(stage->RunStep(OneToken(StepWant::kSample), {}, output).ok());
-  EXPECT_EQ(output.sampled.size(), 1u);
+}
+
+TEST_F(StageTest, ANewPoolForgetsTheSequencesOfTheOldOne) {
+  auto stage = LoadWhole();
+  StageOutput output;
+  for (const int num_blocks : {2, 3, 3}) {
+    ASSERT_TRUE(stage->AllocateKv(num_blocks).ok());
+    EXPECT_FALSE(stage->RunStep(OneToken(StepWant::kSample), {}, output).ok());
+    ASSERT_TRUE(stage->Open(Opening()).ok());
+    EXPECT_TRUE(stage->RunStep(OneToken(StepWant::kSample), {}, output).ok());
+    EXPECT_EQ(output.sampled.size(), 1u);
+  }
 }
 
 TEST_F(StageTest, RefusesHiddenStatesOfAnotherSize) {
