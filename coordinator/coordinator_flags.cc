@@ -56,7 +56,7 @@ void CoordinatorFlags::AddServing(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--max-context", config_.format.max_context,
                  "tokens of one sequence; 0: the model's")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1 << 24))
       ->capture_default_str();
   app.add_option("--max-step-tokens", config_.format.max_step_tokens,
                  "tokens computed per step over all sequences")
@@ -70,14 +70,14 @@ void CoordinatorFlags::AddServing(CLI::App& app) {
 void CoordinatorFlags::AddCluster(CLI::App& app) {
   CoordinatorConfig& cluster = config_.coordinator;
   app.add_option("--stages", cluster.stages, "stages of each pipeline; 0: what placement chooses")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--spares", cluster.spares, "workers kept unloaded")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--expect-workers", cluster.expected_workers,
                  "place as soon as so many workers have joined; 0: two leases after the start")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_flag("--mix", mix_, "let a pipeline span workers of unlike backends");
   app.add_option("--heartbeat-ms", heartbeat_ms_, "how often workers report")
@@ -87,7 +87,7 @@ void CoordinatorFlags::AddCluster(CLI::App& app) {
       ->check(CLI::Range(2, 600'000))
       ->capture_default_str();
   app.add_option("--max-waiting", cluster.max_waiting, "dispatches that may wait for a pipeline")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
 }
 

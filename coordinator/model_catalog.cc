@@ -1,6 +1,7 @@
 #include "coordinator/model_catalog.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -28,7 +29,7 @@ absl::StatusOr<const CatalogModel*> ModelCatalog::Open(const std::string& name) 
   }
   const std::lock_guard lock(mutex_);
   if (const auto known = models_.find(name); known != models_.end()) return known->second.get();
-  ASSIGN_OR_RETURN(Model model, OpenModel(absl::StrCat(model_dir_, "/", name)));
+  ASSIGN_OR_RETURN(Model model, OpenModel(std::filesystem::path(model_dir_) / name));
   ModelDescription description{.ref = {.name = name, .digest = model.digest}};
   ASSIGN_OR_RETURN(description.costs, CostsOf(model.spec, *model.checkpoint, format_));
   description.max_context = format_.max_context > 0
