@@ -26,7 +26,7 @@ CoordinatorEffects Coordinator::OnEvent(const CoordinatorEvent& event, absl::Tim
   return std::exchange(effects_, {});
 }
 
-void Coordinator::Handle(const TimePassed&) {
+void Coordinator::Handle(const CoordinatorTick&) {
   ExpireLeases();
   ReleaseOrphans();
   ForgiveAfterServingWell();

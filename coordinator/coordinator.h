@@ -45,6 +45,10 @@ struct CoordinatorConfig {
   int max_sequences = 64;
 };
 
+// Epochs are below it: milliseconds of the coordinator's start << 20 | counter reach it in
+// the year 2248.
+inline constexpr uint64_t kEpochLimit = uint64_t{1} << 63;
+
 struct CoordinatorCounters {
   uint64_t epochs_started = 0;
   uint64_t epochs_ready = 0;
@@ -138,7 +142,7 @@ class Coordinator {
   void Handle(const LoadAsked& event);
   void Handle(const DrainAsked& event);
   void Handle(const ShutDownAsked& event);
-  void Handle(const TimePassed& event);
+  void Handle(const CoordinatorTick& event);
   absl::StatusOr<std::string> ResolveModel(const std::string& name) const;
   absl::Status CheckDispatch(const DispatchAsked& event) const;
   bool TryDispatch(const WaitingList::Entry& entry);

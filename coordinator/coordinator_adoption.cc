@@ -11,7 +11,7 @@ using Level = LogNote::Level;
 // A worker reports a stage of an epoch that this coordinator does not lead.
 void Coordinator::TakeOrphan(WorkerRecord& worker, const StageReport& report) {
   const StageAssignment& assignment = report.assignment;
-  next_epoch_ = std::max(next_epoch_, assignment.epoch + 1);
+  if (assignment.epoch < kEpochLimit) next_epoch_ = std::max(next_epoch_, assignment.epoch + 1);
   ModelRecord* model = FindModelByDigest(assignment.model.digest);
   if (!worker.orphan) worker.orphan_since = now_;
   worker.orphan = report;

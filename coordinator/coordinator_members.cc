@@ -47,6 +47,11 @@ absl::Status Coordinator::CheckHello(const WorkerHello& hello) const {
     return absl::InvalidArgumentError(
         absl::StrCat("address of worker ", hello.worker_id, " is empty"));
   }
+  if (hello.newest_epoch >= kEpochLimit) {
+    return absl::InvalidArgumentError(absl::StrCat("newest_epoch of worker ", hello.worker_id,
+                                                   " is ", hello.newest_epoch, ", the limit is ",
+                                                   kEpochLimit));
+  }
   if (!workers_.contains(hello.worker_id) &&
       static_cast<int>(workers_.size()) >= config_.max_workers) {
     return absl::ResourceExhaustedError(absl::StrCat(
@@ -73,6 +78,7 @@ WorkerRecord& Coordinator::Admit(const WorkerJoined& event) {
       End(worker.epoch, absl::StrCat("worker ", worker.id(), " joined again while it loaded"));
     }
   }
+  next_epoch_ = std::max(next_epoch_, event.hello.newest_epoch + 1);
   worker.hello = event.hello;
   worker.hello.stage.reset();
   worker.connection = event.connection;

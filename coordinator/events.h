@@ -67,12 +67,12 @@ struct DrainAsked {  // answered by one DrainAnswer
   std::string worker_id;
   absl::Duration timeout;
 };
-struct ShutDownAsked {};  // waiting dispatches end with UNAVAILABLE, as do later ones
-struct TimePassed {};     // at least every CoordinatorConfig::tick
+struct ShutDownAsked {};    // waiting dispatches end with UNAVAILABLE, as do later ones
+struct CoordinatorTick {};  // at least every CoordinatorConfig::tick
 
 using CoordinatorEvent =
     std::variant<WorkerJoined, HeartbeatCame, ReportCame, BreakCame, WorkerGone, DispatchAsked,
-                 DispatchCancelled, LoadAsked, DrainAsked, ShutDownAsked, TimePassed>;
+                 DispatchCancelled, LoadAsked, DrainAsked, ShutDownAsked, CoordinatorTick>;
 
 // --- Effects.
 

@@ -40,7 +40,7 @@ absl::Time CoordinatorRuntime::Now() const {
 }
 
 void CoordinatorRuntime::Tick() {
-  Run(TimePassed{});
+  Run(CoordinatorTick{});
   if (const absl::Time now = Now(); now >= next_show_) {
     metrics_.Show(coordinator_, now);
     next_show_ = now + config_.heartbeat;

@@ -85,6 +85,7 @@ struct WorkerHello {
   double link_bytes_per_second = 0;
   std::string build_id;
   std::optional<StageReport> stage;  // what it still serves
+  uint64_t newest_epoch = 0;         // the highest it was ever told to serve; 0: none
 };
 
 struct Heartbeat {

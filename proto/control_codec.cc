@@ -185,6 +185,7 @@ absl::StatusOr<WorkerHello> FromProto(const v1::WorkerHello& in) {
   out.operations_per_second = in.operations_per_second();
   out.link_bytes_per_second = in.link_bytes_per_second();
   out.build_id = in.build_id();
+  out.newest_epoch = in.newest_epoch();
   if (in.has_stage()) {
     ASSIGN_OR_RETURN(out.stage, FromProto(in.stage()));
   }
@@ -203,6 +204,7 @@ void ToProto(const WorkerHello& in, v1::WorkerHello* out) {
   out->set_operations_per_second(in.operations_per_second);
   out->set_link_bytes_per_second(in.link_bytes_per_second);
   out->set_build_id(in.build_id);
+  out->set_newest_epoch(in.newest_epoch);
   if (in.stage.has_value()) ToProto(*in.stage, out->mutable_stage());
 }
 

@@ -160,6 +160,7 @@ void Worker::Parts::UpdateMetrics() {
 WorkerHello Worker::Parts::Hello() const {
   WorkerHello now = hello;
   now.stage = loop.session().Report();
+  now.newest_epoch = loop.session().epoch();
   return now;
 }
 

@@ -59,6 +59,15 @@ TEST(AdoptionTest, LaterEpochsAreAboveTheAdoptedOneEvenIfTheClockWentBack) {
   EXPECT_GT(story.OnlyPipeline().epoch, adopted);
 }
 
+TEST(AdoptionTest, EpochsAreAboveWhatAnIdleWorkerHasSeen) {
+  Story story;
+  story.Join("w0");
+  story.worker("w0").hello.newest_epoch = uint64_t{77} << 20;
+  story.Join("w0");
+  story.AdvanceUntilReady();
+  EXPECT_GT(story.OnlyPipeline().epoch, uint64_t{77} << 20);
+}
+
 TEST(AdoptionTest, AnIncompletePipelineIsStoppedAfterTwoLeasesAndPlacedAnew) {
   Story story = Restarted(2000);
   const uint64_t epoch = story.worker("w0").stage->assignment.epoch;

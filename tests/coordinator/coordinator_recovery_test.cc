@@ -188,7 +188,7 @@ TEST(RecoveryTest, ACoordinatorThatSleptLosesNobody) {
   const uint64_t epoch = story.OnlyPipeline().epoch;
   Coordinator& coordinator = const_cast<Coordinator&>(story.coordinator());
   const absl::Time later = story.now() + absl::Seconds(30);
-  const CoordinatorEffects effects = coordinator.OnEvent(TimePassed{}, later);
+  const CoordinatorEffects effects = coordinator.OnEvent(CoordinatorTick{}, later);
   EXPECT_THAT(effects, IsEmpty());
   EXPECT_EQ(coordinator.Status(later).pipelines[0].epoch, epoch);
 }

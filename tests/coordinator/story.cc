@@ -82,7 +82,7 @@ void Story::Advance(absl::Duration duration) {
       next_beat_ = now_ + config_.heartbeat;
       for (auto& [id, worker] : workers_) Beat(worker);
     }
-    Event(TimePassed{});
+    Event(CoordinatorTick{});
   }
 }
 

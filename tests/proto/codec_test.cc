@@ -148,10 +148,12 @@ TEST(ControlCodecTest, EveryWorkerMessageSurvivesTheRoundTrip) {
   hello.address = "127.0.0.1:2";
   hello.memory_bytes = 5;
   hello.stage = report;
+  hello.newest_epoch = 7;
   const auto hello_back = FromProto(ToProto(WorkerMessage(hello)));
   ASSERT_TRUE(hello_back.ok()) << hello_back.status();
   const auto& greeted = std::get<WorkerHello>(*hello_back);
   EXPECT_EQ(greeted.memory_bytes, 5u);
+  EXPECT_EQ(greeted.newest_epoch, 7u);
   ASSERT_TRUE(greeted.stage.has_value());
   EXPECT_EQ(greeted.stage->assignment, TwoStages());
   EXPECT_EQ(greeted.stage->phase, StagePhase::kServing);
