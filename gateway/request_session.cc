@@ -147,12 +147,10 @@ void RequestSession::Dispatch() {
   choice_ = ChoiceNow();
   ++attempt_;
   if (choice_ == Choice::kAny) broken_epochs_.clear();
-  const int max_tokens = request_.rules.sampling.max_tokens;
   effects_.push_back(SendDispatch{attempt_,
                                   {.model = request_.model.name,
                                    .request_id = request_.request_id,
-                                   .num_tokens = static_cast<uint32_t>(request_.prompt.size()) +
-                                                 static_cast<uint32_t>(max_tokens),
+                                   .num_tokens = static_cast<uint32_t>(NumTokens(request_)),
                                    .numerics_id = numerics_id_,
                                    .require_numerics = choice_ == Choice::kEqualNumerics,
                                    .broken_epochs = broken_epochs_}});

@@ -27,6 +27,11 @@ struct SampleRequest {
   absl::Time deadline = absl::InfiniteFuture();
 };
 
+// What a sample may take of a context: its prompt and the most that may follow.
+inline int64_t NumTokens(const SampleRequest& request) {
+  return static_cast<int64_t>(request.prompt.size()) + request.rules.sampling.max_tokens;
+}
+
 // How patient a session is.
 struct SessionLimits {
   // Since a stream broke: so long only a pipeline of equal numerics_id will do.

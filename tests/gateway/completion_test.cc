@@ -109,28 +109,5 @@ TEST(CompletionTest, ReplacesACharacterThatNeverBecameWhole) {
   EXPECT_EQ(completion.Flush(), "\uFFFD");
 }
 
-TEST(CompletionTest, ShowsTheSameTextWhenReplayedFromAnyToken) {
-  const WordTokenizer tokenizer;
-  const std::string text = "ünï EN EN😀D END";
-  const CompletionRules rules = Rules({"END", "😀D!"});
-  for (size_t cut = 0; cut < text.size(); ++cut) {
-    Completion whole(tokenizer, rules);
-    Completion replayed(tokenizer, rules);
-    std::string after_cut;
-    std::string continued;
-    size_t index = 0;
-    for (const TokenId token : Bytes(text)) {
-      const std::string expected = whole.Append(token);
-      const std::string actual = replayed.Append(token);
-      if (index++ >= cut) {
-        after_cut += expected;
-        continued += actual;
-      }
-    }
-    EXPECT_EQ(continued, after_cut);
-    EXPECT_EQ(replayed.finish(), FinishReason::kStop);
-  }
-}
-
 }  // namespace
 }  // namespace sauva::testing

@@ -374,6 +374,27 @@ TEST(RequestSessionTest, GoesOnWhereAnotherGatewayLeftOff) {
   EXPECT_EQ(story.finished->usage.resumes, 0u);
 }
 
+TEST(RequestSessionTest, ShowsTheSameTextWhereverTheClientChangesGateways) {
+  const std::string said = "nï EN EN😀D END of it";
+  SampleRequest request = PlainRequest();
+  request.rules.sampling.stop = {"END", "😀D!"};
+  const std::string shown = "nï EN EN😀D ";
+  for (size_t cut = 0; cut < shown.size(); ++cut) {
+    SessionStory first(request);
+    first.Run();
+    for (size_t i = 0; i < cut; ++i) first.Tokens(Bytes(said.substr(i, 1)));
+    SampleRequest rest = request;
+    rest.resumed = first.tokens;
+    SessionStory second(rest);
+    second.Run();
+    for (size_t i = cut; i < said.size() && !second.finished; ++i) {
+      second.Tokens(Bytes(said.substr(i, 1)));
+    }
+    EXPECT_EQ(first.text + second.text, shown) << "cut after " << cut;
+    EXPECT_EQ(second.finished->reason, FinishReason::kStop);
+  }
+}
+
 TEST(RequestSessionTest, FinishesAtOnceWhenTheClientHadAllButTheEnd) {
   SampleRequest request = PlainRequest();
   request.resumed = {'a', WordTokenizer::kEnd};
@@ -414,8 +435,10 @@ TEST(RequestSessionTest, ClipsTheCompletionToAPipelineWithLessContext) {
 TEST(RequestSessionTest, DoesNotMixTokensOfTwoModels) {
   SessionStory story;
   story.Start();
-  story.Happen(DispatchReplied{story.attempt(),
-                               {.model = {"prose", "d2"}, .epoch = 5, .head_address = "head-5"}});
+  DispatchReply reply;
+  reply.model = {"prose", "d2"};
+  reply.head_address = "head-5";
+  story.Happen(DispatchReplied{story.attempt(), reply});
   ASSERT_TRUE(story.failed.has_value());
   EXPECT_EQ(story.failed->code(), absl::StatusCode::kAborted);
   EXPECT_THAT(Message(*story.failed), HasSubstr("d1 to d2"));

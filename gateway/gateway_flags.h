@@ -1,0 +1,30 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+
+#include "absl/status/status.h"
+#include "gateway/gateway_process.h"
+
+namespace sauva {
+
+// The command line of sauva-gateway.
+class GatewayFlags {
+ public:
+  // Declares the flags on `app`; both must outlive parsing.
+  explicit GatewayFlags(CLI::App& app);
+
+  // After parsing. Errors: INVALID_ARGUMENT naming flag and value.
+  absl::StatusOr<GatewayConfig> Config() const;
+  const std::string& log_level() const { return log_level_; }
+
+ private:
+  GatewayConfig config_;
+  std::string exact_wait_ = "2s";
+  std::string dispatch_wait_ = "1m";
+  std::string request_timeout_ = "10m";
+  std::string drain_timeout_ = "30s";
+  std::string log_level_ = "info";
+};
+
+}  // namespace sauva

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "gateway/gateway.h"
+#include "gateway/gateway_service.h"
+#include "net/tls.h"
+
+namespace sauva {
+
+struct GatewayConfig {
+  std::string listen = "127.0.0.1:7070";
+  std::string coordinator = "127.0.0.1:7071";
+  std::string metrics = "127.0.0.1:8080";
+  absl::Duration drain_timeout = absl::Seconds(30);
+  TlsOptions tls;
+  GatewayOptions gateway;
+  GatewayServiceOptions service;
+};
+
+// A whole gateway: its loops, clients, server and metrics endpoint.
+// Thread: its owner's.
+class GatewayProcess {
+ public:
+  // Serves at once; health says SERVING when a pipeline is ready.
+  // Errors: UNAVAILABLE naming an address that cannot be bound; as the TLS credentials.
+  static absl::StatusOr<std::unique_ptr<GatewayProcess>> Start(const GatewayConfig& config);
+  ~GatewayProcess();
+
+  // host:port really taken.
+  const std::string& address() const;
+  const std::string& metrics_address() const;
+
+  // Refuses new requests (UNAVAILABLE, health NOT_SERVING), lets running ones end within
+  // the drain timeout, then ends the rest and the server. Idempotent.
+  void Drain();
+
+ private:
+  struct Parts;
+  explicit GatewayProcess(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+// Runs a gateway until SIGTERM or SIGINT, then drains it. A second signal ends it at once.
+absl::Status RunGateway(const GatewayConfig& config);
+
+}  // namespace sauva

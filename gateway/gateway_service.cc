@@ -1,0 +1,199 @@
+#include "gateway/gateway_service.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <atomic>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "gateway/generate_codec.h"
+#include "gateway/retry_info_codec.h"
+#include "net/server_stream.h"
+#include "net/status_codec.h"
+#include "proto/control_codec.h"
+#include "sauva/v1/generation.grpc.pb.h"
+
+namespace sauva {
+namespace {
+
+constexpr int kMaxBatchRequests = 256;
+constexpr absl::Duration kListTimeout = absl::Seconds(5);
+
+absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
+  const auto deadline = context.deadline();
+  // gRPC says "none" by the largest time there is.
+  if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
+  return absl::FromChrono(deadline);
+}
+
+class GatewayService final : public v1::GenerationService::CallbackService {
+ public:
+  GatewayService(Gateway& gateway, CoordinatorClient& coordinator,
+                 const GatewayServiceOptions& options)
+      : gateway_(gateway), coordinator_(coordinator), options_(options) {}
+
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
+      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
+  grpc::ServerWriteReactor<v1::GenerateBatchResponse>* GenerateBatch(
+      grpc::CallbackServerContext* context, const v1::GenerateBatchRequest* request) override;
+  grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
+                                     const v1::TokenizeRequest* request,
+                                     v1::TokenizeResponse* response) override;
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
+                                       const v1::ListModelsRequest* request,
+                                       v1::ListModelsResponse* response) override;
+
+ private:
+  // Full queues pass; the client is told when to come back.
+  grpc::Status Finished(const absl::Status& status) const {
+    return absl::IsResourceExhausted(status) ? WithRetryInfo(status, options_.retry_after)
+                                             : ToGrpc(status);
+  }
+  size_t UnreadLimit(const v1::GenerateRequest& request) const {
+    const uint32_t samples = std::clamp<uint32_t>(request.sampling().n(), 1, kMaxSamples);
+    return options_.max_unread_responses * samples;
+  }
+
+  Gateway& gateway_;
+  CoordinatorClient& coordinator_;
+  const GatewayServiceOptions options_;
+};
+
+// The requests of one GenerateBatch call.
+// Shared: by the handlers of each request and the one for cancellation.
+class Batch {
+ public:
+  Batch(std::shared_ptr<ServerWriter<v1::GenerateBatchResponse>> writer, int num_requests)
+      : writer_(std::move(writer)), num_open_(num_requests) {}
+
+  bool Send(int index, SampleOutput output) {
+    v1::GenerateBatchResponse response;
+    response.set_request_index(static_cast<uint32_t>(index));
+    *response.mutable_response() = ToProto(std::move(output));
+    return writer_->Send(std::move(response));
+  }
+
+  // A request that failed says so with its own status; the call ends with the last one.
+  void Done(int index, const absl::Status& status) {
+    if (!status.ok()) {
+      v1::GenerateBatchResponse response;
+      response.set_request_index(static_cast<uint32_t>(index));
+      response.set_status_code(status.raw_code());
+      response.set_status_message(std::string(status.message()));
+      writer_->Send(std::move(response));
+    }
+    if (num_open_.fetch_sub(1) == 1) writer_->Finish(grpc::Status::OK);
+  }
+
+  // Notes a request's name so that it can be cancelled; cancels it if it is too late.
+  void Began(Gateway& gateway, uint64_t call_id) {
+    const std::lock_guard lock(mutex_);
+    if (cancelled_) return gateway.Cancel(call_id);
+    call_ids_.push_back(call_id);
+  }
+  void Cancel(Gateway& gateway) {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    for (const uint64_t id : call_ids_) gateway.Cancel(id);
+  }
+
+ private:
+  const std::shared_ptr<ServerWriter<v1::GenerateBatchResponse>> writer_;
+  std::atomic<int> num_open_;
+  std::mutex mutex_;
+  bool cancelled_ = false;
+  std::vector<uint64_t> call_ids_;
+};
+
+grpc::ServerWriteReactor<v1::GenerateResponse>* GatewayService::Generate(
+    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
+  auto writer = ServerWriter<v1::GenerateResponse>::Make(UnreadLimit(*request));
+  absl::StatusOr<GenerateInput> input = FromProto(*request);
+  if (!input.ok()) {
+    auto* reactor = writer->Listen([] {});
+    writer->Finish(ToGrpc(input.status()));
+    return reactor;
+  }
+  const uint64_t call_id = gateway_.Generate(
+      *std::move(input), DeadlineOf(*context),
+      {.on_output =
+           [writer](SampleOutput output) { return writer->Send(ToProto(std::move(output))); },
+       .on_done = [this,
+                   writer](const absl::Status& status) { writer->Finish(Finished(status)); }});
+  return writer->Listen([this, call_id] { gateway_.Cancel(call_id); });
+}
+
+grpc::ServerWriteReactor<v1::GenerateBatchResponse>* GatewayService::GenerateBatch(
+    grpc::CallbackServerContext* context, const v1::GenerateBatchRequest* request) {
+  const int num_requests = request->requests_size();
+  size_t max_unread = 0;
+  for (const v1::GenerateRequest& one : request->requests()) max_unread += UnreadLimit(one);
+  auto writer = ServerWriter<v1::GenerateBatchResponse>::Make(std::max<size_t>(max_unread, 1));
+  if (num_requests == 0 || num_requests > kMaxBatchRequests) {
+    auto* reactor = writer->Listen([] {});
+    writer->Finish(ToGrpc(absl::InvalidArgumentError(absl::StrCat(
+        "requests has ", num_requests, " entries; it must have 1 to ", kMaxBatchRequests))));
+    return reactor;
+  }
+  auto batch = std::make_shared<Batch>(writer, num_requests);
+  auto* reactor = writer->Listen([this, batch] { batch->Cancel(gateway_); });
+  for (int i = 0; i < num_requests; ++i) {
+    absl::StatusOr<GenerateInput> input = FromProto(request->requests(i));
+    if (!input.ok()) {
+      batch->Done(i, input.status());
+      continue;
+    }
+    const uint64_t call_id = gateway_.Generate(
+        *std::move(input), DeadlineOf(*context),
+        {.on_output = [batch, i](SampleOutput output) { return batch->Send(i, std::move(output)); },
+         .on_done = [batch, i](const absl::Status& status) { batch->Done(i, status); }});
+    batch->Began(gateway_, call_id);
+  }
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* GatewayService::Tokenize(grpc::CallbackServerContext* context,
+                                                   const v1::TokenizeRequest* request,
+                                                   v1::TokenizeResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  gateway_.Tokenize({.model = request->model(),
+                     .text = request->text(),
+                     .special = request->without_special_tokens() ? Tokenizer::Special::kNone
+                                                                  : Tokenizer::Special::kAdd},
+                    [this, reactor, response](absl::StatusOr<Gateway::Tokens> tokens) {
+                      if (!tokens.ok()) return reactor->Finish(Finished(tokens.status()));
+                      response->mutable_token_ids()->Assign(tokens->ids.begin(), tokens->ids.end());
+                      for (std::string& piece : tokens->pieces)
+                        response->add_pieces(std::move(piece));
+                      reactor->Finish(grpc::Status::OK);
+                    });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* GatewayService::ListModels(grpc::CallbackServerContext* context,
+                                                     const v1::ListModelsRequest*,
+                                                     v1::ListModelsResponse* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  coordinator_.Status(std::min(DeadlineOf(*context), absl::Now() + kListTimeout),
+                      [reactor, response](absl::StatusOr<ClusterStatus> status) {
+                        if (!status.ok()) return reactor->Finish(ToGrpc(status.status()));
+                        for (const ServedModel& model : status->models) {
+                          ToProto(model, response->add_models());
+                        }
+                        reactor->Finish(grpc::Status::OK);
+                      });
+  return reactor;
+}
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeGatewayService(Gateway& gateway, CoordinatorClient& coordinator,
+                                                  const GatewayServiceOptions& options) {
+  return std::make_unique<GatewayService>(gateway, coordinator, options);
+}
+
+}  // namespace sauva

@@ -1,0 +1,193 @@
+#include "gateway/sample_runner.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/log.h"
+#include "gateway/post_event.h"
+
+namespace sauva {
+
+uint64_t SampleRunner::Add(NewSample sample) {
+  const uint64_t id = next_id_++;
+  samples_.try_emplace(id, std::move(sample), limits_);
+  context_.metrics.Waiting(1);
+  return id;
+}
+
+void SampleRunner::Handle(uint64_t id, const SessionEvent& event) {
+  const auto found = samples_.find(id);
+  if (found == samples_.end()) return;
+  Sample& sample = found->second;
+  const absl::Time now = absl::Now();
+  SessionEffects effects = sample.session.OnEvent(event, now);
+  if (sample.queued && sample.session.accepted()) LeaveQueue(sample, now);
+  for (SessionEffect& effect : effects) {
+    std::visit([&](auto& e) { Do(id, sample, e); }, effect);
+  }
+  if (sample.reader_stuck && !sample.ended) {
+    for (SessionEffect& effect : sample.session.OnEvent(ClientCancelled{}, now)) {
+      std::visit([&](auto& e) { Do(id, sample, e); }, effect);
+    }
+    sample.ended = absl::ResourceExhaustedError(
+        "the client reads too slowly; resume with resume_tokens where it stopped");
+  }
+  if (sample.ended) return End(id);
+  wakes_.Set(id, sample.session.NextWake());
+}
+
+// Handlers run last, when the sample is gone, since they may cancel others or add new ones.
+void SampleRunner::End(uint64_t id) {
+  auto node = samples_.extract(id);
+  Sample& sample = node.mapped();
+  wakes_.Forget(id);
+  if (sample.queued) {
+    context_.metrics.Waiting(-1);
+    context_.admission.Dequeue(sample.num_tokens());
+  } else {
+    context_.metrics.Running(-1);
+  }
+  context_.metrics.Queued(context_.admission);
+  if (!sample.ended->ok()) context_.metrics.Failed(*sample.ended);
+  sample.handlers.on_ended(id, *sample.ended);
+}
+
+void SampleRunner::LeaveQueue(Sample& sample, absl::Time now) {
+  sample.queued = false;
+  context_.admission.Dequeue(sample.num_tokens());
+  context_.metrics.Queued(context_.admission);
+  context_.metrics.Waiting(-1);
+  context_.metrics.Running(1);
+  context_.metrics.LeftQueue(now - sample.arrived, sample.session.request().prompt.size());
+}
+
+void SampleRunner::Do(uint64_t id, Sample& sample, SendDispatch& effect) {
+  if (effect.attempt == 1) return DispatchTogether(id, sample, effect);
+  sample.dispatch = context_.coordinator.Dispatch(
+      effect.request, sample.session.request().deadline,
+      [this, id, attempt = effect.attempt](absl::StatusOr<DispatchReply> answer) {
+        PostEvent(context_.loop, [this, id, attempt, answer = std::move(answer)] {
+          OnDispatch(id, attempt, answer);
+        });
+      });
+}
+
+void SampleRunner::DispatchTogether(uint64_t id, Sample& sample, const SendDispatch& effect) {
+  const std::shared_ptr<FirstDispatch> first = sample.first_dispatch;
+  first->waiting.emplace_back(id, effect.attempt);
+  if (first->call != nullptr) return;
+  DispatchRequest request = effect.request;
+  request.num_tokens *= first->num_samples;
+  first->call = context_.coordinator.Dispatch(
+      request, sample.session.request().deadline,
+      [this, first](absl::StatusOr<DispatchReply> answer) {
+        PostEvent(context_.loop,
+                  [this, first, answer = std::move(answer)] { OnFirstDispatch(*first, answer); });
+      });
+}
+
+void SampleRunner::OnFirstDispatch(FirstDispatch& first,
+                                   const absl::StatusOr<DispatchReply>& answer) {
+  for (const auto& [id, attempt] : std::exchange(first.waiting, {})) {
+    OnDispatch(id, attempt, answer);
+  }
+}
+
+void SampleRunner::OnDispatch(uint64_t id, uint64_t attempt,
+                              const absl::StatusOr<DispatchReply>& answer) {
+  if (answer.ok()) return Handle(id, DispatchReplied{attempt, *answer});
+  Handle(id, DispatchFailed{attempt, answer.status()});
+}
+
+void SampleRunner::Do(uint64_t id, Sample& sample, AbandonDispatch& effect) {
+  if (effect.attempt > 1) {
+    if (sample.dispatch != nullptr) sample.dispatch->Cancel();
+    return;
+  }
+  FirstDispatch& first = *sample.first_dispatch;
+  std::erase_if(first.waiting, [id](const auto& entry) { return entry.first == id; });
+  if (first.waiting.empty() && first.call != nullptr) first.call->Cancel();
+}
+
+void SampleRunner::Do(uint64_t id, Sample& sample, OpenHead& effect) {
+  const uint64_t attempt = effect.attempt;
+  absl::StatusOr<std::shared_ptr<PendingCall>> head = context_.heads.Open(
+      effect.address, effect.request, sample.session.request().deadline,
+      {.on_tokens =
+           [this, id, attempt](SequenceTokens message) {
+             PostEvent(context_.loop, [this, id, attempt, message = std::move(message)]() mutable {
+               Handle(id, HeadSentTokens{attempt, std::move(message)});
+             });
+           },
+       .on_ended =
+           [this, id, attempt](const absl::Status& status) {
+             PostEvent(context_.loop, [this, id, attempt, status] {
+               Handle(id, HeadEnded{attempt, status});
+             });
+           }});
+  if (head.ok()) {
+    sample.head = *std::move(head);
+    return;
+  }
+  PostEvent(context_.loop, [this, id, attempt, status = head.status()] {
+    Handle(id, HeadEnded{attempt, status});
+  });
+}
+
+void SampleRunner::Do(uint64_t, Sample& sample, CancelHead&) {
+  if (sample.head != nullptr) sample.head->Cancel();
+}
+
+void SampleRunner::Do(uint64_t, Sample& sample, DeliverTokens& effect) {
+  const absl::Time now = absl::Now();
+  if (sample.last_tokens_at == absl::InfinitePast()) {
+    context_.metrics.FirstToken(now - sample.arrived);
+  } else {
+    context_.metrics.NextTokens(now - sample.last_tokens_at);
+  }
+  sample.last_tokens_at = now;
+  context_.metrics.Delivered(effect.tokens.size());
+  SampleOutput output;
+  output.text = std::move(effect.text);
+  output.tokens = std::move(effect.tokens);
+  output.logprobs = std::move(effect.logprobs);
+  Send(sample, std::move(output));
+}
+
+void SampleRunner::Do(uint64_t id, Sample& sample, StreamResumed& effect) {
+  context_.metrics.Resumed(effect);
+  LogInfo("stream resumed", {{"request_id", sample.session.request().request_id},
+                             {"sample", sample.session.request().sample_index},
+                             {"id", id},
+                             {"tokens", sample.session.completion().tokens().size()},
+                             {"exact", effect.exact ? "true" : "false"}});
+}
+
+void SampleRunner::Do(uint64_t, Sample& sample, FinishSample& effect) {
+  context_.metrics.Finished(effect);
+  SampleOutput output;
+  output.text = std::move(effect.text);
+  output.finish = effect.reason;
+  output.usage = effect.usage;
+  Send(sample, std::move(output));
+  sample.ended = absl::OkStatus();
+}
+
+void SampleRunner::Do(uint64_t, Sample& sample, FailSample& effect) {
+  sample.ended = std::move(effect.status);
+}
+
+void SampleRunner::Send(Sample& sample, SampleOutput output) {
+  const SampleRequest& request = sample.session.request();
+  output.request_id = request.request_id;
+  output.sample_index = request.sample_index;
+  if (!std::exchange(sample.introduced, true)) {
+    output.header = SampleHeader{.seed = *request.rules.sampling.seed,
+                                 .model = request.model.name,
+                                 .numerics_id = sample.session.numerics_id()};
+  }
+  if (!sample.handlers.on_output(std::move(output))) sample.reader_stuck = true;
+}
+
+}  // namespace sauva
