@@ -7,7 +7,7 @@
 namespace sauva {
 
 Completion::Completion(const Tokenizer& tokenizer, const CompletionRules& rules)
-    : rules_(rules), decoder_(tokenizer), stops_(rules.sampling.stop) {}
+    : rules_(rules), decoder_(tokenizer, rules.start), stops_(rules.sampling.stop) {}
 
 bool Completion::IsLast(TokenId token) const {
   const auto is_in = [token](const std::vector<TokenId>& ids) {

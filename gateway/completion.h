@@ -15,8 +15,10 @@ namespace sauva {
 struct CompletionRules {
   SamplingParams sampling;          // max_tokens >= 1; stop strings not empty
   std::vector<TokenId> eos_tokens;  // end it unless sampling.ignore_eos
-  enum class Start { kAfterText, kAtTextStart };
-  Start start = Start::kAfterText;  // kAtTextStart: the prompt holds special tokens only
+  // kText: the prompt holds special tokens only, so the completion begins the text.
+  IncrementalDecoder::Start start = IncrementalDecoder::Start::kContinuation;
+};
+Start start = Start::kAfterText;  // kAtTextStart: the prompt holds special tokens only
 };
 
 // The tokens of one completion and the text they make. What it shows after a number of

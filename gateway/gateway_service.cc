@@ -15,6 +15,7 @@
 #include "net/server_stream.h"
 #include "net/status_codec.h"
 #include "proto/control_codec.h"
+#include "proto/generation_codec.h"
 #include "sauva/v1/generation.grpc.pb.h"
 
 namespace sauva {

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "model/utf8.h"
 
 namespace sauva {
 namespace {
@@ -111,11 +112,12 @@ absl::StatusOr<std::vector<TokenId>> PromptTokens(const ValidRequest& request,
 }
 
 // The first piece of a completion begins the text when nothing before it has any.
-CompletionRules::Start StartAfter(const std::vector<TokenId>& prompt, const Tokenizer& tokenizer) {
+IncrementalDecoder::Start StartAfter(const std::vector<TokenId>& prompt,
+                                     const Tokenizer& tokenizer) {
   const bool has_text = std::any_of(prompt.begin(), prompt.end(), [&](TokenId token) {
     return !tokenizer.PieceBytes(token).empty();
   });
-  return has_text ? CompletionRules::Start::kAfterText : CompletionRules::Start::kAtTextStart;
+  return has_text ? IncrementalDecoder::Start::kContinuation : IncrementalDecoder::Start::kText;
 }
 
 absl::Status CheckSamplingTokens(const SamplingParams& sampling, int vocab_size) {
@@ -178,32 +180,6 @@ absl::StatusOr<std::vector<SampleRequest>> BindToModel(const ValidRequest& reque
          .deadline = defaults.deadline});
   }
   return samples;
-}
-
-std::optional<size_t> FindInvalidUtf8(std::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  for (size_t i = 0; i < text.size();) {
-    const unsigned char lead = byte(i);
-    size_t length = 1;
-    unsigned char low = 0x80;  // bounds of the second byte: no overlong form, no surrogate
-    unsigned char high = 0xbf;
-    if (lead >= 0x80) {
-      if (lead < 0xc2 || lead > 0xf4) return i;
-      length = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-      if (lead == 0xe0) low = 0xa0;
-      if (lead == 0xed) high = 0x9f;
-      if (lead == 0xf0) low = 0x90;
-      if (lead == 0xf4) high = 0x8f;
-    }
-    if (text.size() - i < length) return i;
-    for (size_t k = 1; k < length; ++k) {
-      if (byte(i + k) < low || byte(i + k) > high) return i;
-      low = 0x80;
-      high = 0xbf;
-    }
-    i += length;
-  }
-  return std::nullopt;
 }
 
 }  // namespace sauva

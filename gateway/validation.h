@@ -2,9 +2,7 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
-#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -59,9 +57,5 @@ struct RequestDefaults {
 absl::StatusOr<std::vector<SampleRequest>> BindToModel(const ValidRequest& request,
                                                        const TokenizedModel& model,
                                                        const RequestDefaults& defaults);
-
-// Offset of the first byte that is not valid UTF-8; nothing when all of it is.
-// Source: RFC 3629, section 4.
-std::optional<size_t> FindInvalidUtf8(std::string_view text);
 
 }  // namespace sauva

@@ -1,0 +1,69 @@
+#include "tests/gateway/gateway_fixture.h"
+
+#include <arpa/inet.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+namespace sauva::testing {
+namespace {
+
+// One HTTP GET of /metrics from a server of this machine.
+std::string Scrape(const std::string& address) {
+  const int socket_fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in peer{};
+  peer.sin_family = AF_INET;
+  peer.sin_port = htons(static_cast<uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+  peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::string body;
+  if (connect(socket_fd, reinterpret_cast<sockaddr*>(&peer), sizeof(peer)) == 0) {
+    const std::string request = "GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n";
+    (void)!write(socket_fd, request.data(), request.size());
+    char buffer[4096];
+    for (ssize_t n = 0; (n = read(socket_fd, buffer, sizeof(buffer))) > 0;) {
+      body.append(buffer, static_cast<size_t>(n));
+    }
+  }
+  close(socket_fd);
+  return body;
+}
+
+}  // namespace
+
+double GatewayTest::Metric(const std::string& name) const {
+  const std::string body = Scrape(gateway->metrics_address());
+  const size_t at = body.find("\n" + name + " ");
+  return at == std::string::npos ? -1 : std::strtod(body.c_str() + at + name.size() + 2, nullptr);
+}
+
+bool GatewayTest::IsServing(const std::string& service) const {
+  // HealthCheckRequest { string service = 1; }; HealthCheckResponse { Status status = 1; },
+  // SERVING being 1. Source: grpc/health/v1/health.proto.
+  std::string request_bytes;
+  if (!service.empty()) {
+    request_bytes = "\x0a" + std::string(1, static_cast<char>(service.size())) + service;
+  }
+  const grpc::Slice slice(request_bytes);
+  const grpc::ByteBuffer request(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(10)));
+  grpc::GenericStub stub(channel);
+  grpc::CompletionQueue queue;
+  auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
+  call->StartCall();
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  queue.Next(&tag, &ok);
+  std::vector<grpc::Slice> slices;
+  if (!status.ok() || !response.Dump(&slices).ok() || slices.empty()) return false;
+  const auto* bytes = slices[0].begin();
+  return slices[0].size() == 2 && bytes[0] == 0x08 && bytes[1] == 1;
+}
+
+}  // namespace sauva::testing

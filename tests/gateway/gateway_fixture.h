@@ -1,0 +1,87 @@
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gateway/gateway_process.h"
+#include "sauva/v1/generation.grpc.pb.h"
+#include "tests/gateway/fake_cluster.h"
+
+namespace sauva::testing {
+
+// What a client got of one stream.
+struct Received {
+  std::vector<v1::GenerateResponse> responses;
+  std::string text;
+  std::vector<TokenId> tokens;
+  grpc::Status status;
+
+  const v1::Usage& usage() const { return responses.back().usage(); }
+};
+
+inline v1::GenerateRequest Ask(const std::string& text) {
+  v1::GenerateRequest request;
+  request.set_text(text);
+  request.mutable_sampling()->set_seed(7);
+  return request;
+}
+
+// A gateway in this process, on free ports, and a client of it.
+class GatewayTest : public ::testing::Test {
+ protected:
+  static GatewayConfig PlainConfig(const std::string& coordinator) {
+    GatewayConfig config;
+    config.listen = "127.0.0.1:0";
+    config.metrics = "127.0.0.1:0";
+    config.coordinator = coordinator;
+    config.drain_timeout = absl::Seconds(10);
+    config.gateway.models.first_poll_interval = absl::Milliseconds(10);
+    config.gateway.models.poll_interval = absl::Milliseconds(50);
+    config.gateway.session.exact_wait = absl::Milliseconds(200);
+    return config;
+  }
+
+  void StartGateway(const GatewayConfig& config) {
+    auto started = GatewayProcess::Start(config);
+    ASSERT_TRUE(started.ok()) << started.status();
+    gateway = *std::move(started);
+    channel = grpc::CreateChannel(gateway->address(), grpc::InsecureChannelCredentials());
+    client = v1::GenerationService::NewStub(channel);
+  }
+  void StartGateway(const FakeCoordinator& coordinator) {
+    StartGateway(PlainConfig(coordinator.address()));
+  }
+
+  // Reads a stream to its end, or to `stop_after` responses and then cancels it.
+  Received Generate(const v1::GenerateRequest& request, size_t stop_after = 1 << 20) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(30)));
+    auto reader = client->Generate(&context, request);
+    Received received;
+    v1::GenerateResponse response;
+    while (received.responses.size() < stop_after && reader->Read(&response)) {
+      received.text += response.text();
+      received.tokens.insert(received.tokens.end(), response.token_ids().begin(),
+                             response.token_ids().end());
+      received.responses.push_back(response);
+    }
+    if (received.responses.size() == stop_after) context.TryCancel();
+    received.status = reader->Finish();
+    return received;
+  }
+
+  // The value of a metric line that begins with `name`, as /metrics shows it; -1 if absent.
+  double Metric(const std::string& name) const;
+  // What grpc.health.v1 answers for a service.
+  bool IsServing(const std::string& service) const;
+
+  std::unique_ptr<GatewayProcess> gateway;
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<v1::GenerationService::Stub> client;
+};
+
+}  // namespace sauva::testing
