@@ -18,8 +18,6 @@ struct CompletionRules {
   // kText: the prompt holds special tokens only, so the completion begins the text.
   IncrementalDecoder::Start start = IncrementalDecoder::Start::kContinuation;
 };
-Start start = Start::kAfterText;  // kAtTextStart: the prompt holds special tokens only
-};
 
 // The tokens of one completion and the text they make. What it shows after a number of
 // tokens is a function of these tokens alone, so that a stream which broke can be taken up

@@ -26,7 +26,8 @@ constexpr absl::Duration kFarewell = absl::Seconds(1);
 }  // namespace
 
 struct GatewayProcess::Parts {
-  Parts(const GatewayConfig& config_in, std::unique_ptr<CoordinatorClient> coordinator_in)
+  Parts(const GatewayConfig& config_in, Metrics& metrics,
+        std::unique_ptr<CoordinatorClient> coordinator_in)
       : config(config_in),
         gateway_metrics(metrics),
         coordinator(std::move(coordinator_in)),
@@ -52,7 +53,6 @@ struct GatewayProcess::Parts {
   }
 
   const GatewayConfig config;
-  Metrics metrics;
   GatewayMetrics gateway_metrics;
   EventLoop loop;
   EventLoop text_loop;
@@ -67,22 +67,21 @@ struct GatewayProcess::Parts {
 GatewayProcess::GatewayProcess(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 GatewayProcess::~GatewayProcess() = default;
 
-absl::StatusOr<std::unique_ptr<GatewayProcess>> GatewayProcess::Start(const GatewayConfig& config) {
+absl::StatusOr<std::unique_ptr<GatewayProcess>> GatewayProcess::Start(const GatewayConfig& config,
+                                                                      Metrics& metrics) {
   std::unique_ptr<CoordinatorClient> coordinator;
   ASSIGN_OR_RETURN(coordinator, CoordinatorClient::Create(config.coordinator, config.tls));
-  auto parts = std::make_unique<Parts>(config, std::move(coordinator));
+  auto parts = std::make_unique<Parts>(config, metrics, std::move(coordinator));
   ASSIGN_OR_RETURN(parts->server, RpcServer::Start({.address = config.listen,
                                                     .tls = config.tls,
                                                     .client_certificate = ClientCertificate::kNone},
                                                    {parts->service.get()}));
   parts->ShowHealth(Gateway::Health::kNotServing);
-  RETURN_IF_ERROR(parts->metrics.Serve(config.metrics));
   parts->gateway.Start();
   return std::unique_ptr<GatewayProcess>(new GatewayProcess(std::move(parts)));
 }
 
 const std::string& GatewayProcess::address() const { return parts_->server->address(); }
-const std::string& GatewayProcess::metrics_address() const { return parts_->metrics.address(); }
 
 void GatewayProcess::Drain() {
   if (std::exchange(parts_->drained, true)) return;
@@ -100,12 +99,14 @@ absl::Status RunGateway(const GatewayConfig& config) {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  Metrics metrics;
+  RETURN_IF_ERROR(metrics.Serve(config.metrics));
   std::unique_ptr<GatewayProcess> process;
-  ASSIGN_OR_RETURN(process, GatewayProcess::Start(config));
+  ASSIGN_OR_RETURN(process, GatewayProcess::Start(config, metrics));
   LogInfo("gateway listens", {{"address", process->address()},
-                              {"metrics", process->metrics_address()},
+                              {"metrics", metrics.address()},
                               {"coordinator", config.coordinator}});
-  AnnounceListening("gateway", process->address(), process->metrics_address());
+  AnnounceListening("gateway", process->address(), metrics.address());
   int signal_number = 0;
   sigwait(&signals, &signal_number);
   LogInfo("signal", {{"number", signal_number}});

@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/metrics.h"
 #include "gateway/gateway.h"
 #include "gateway/gateway_service.h"
 #include "net/tls.h"
@@ -15,25 +16,26 @@ namespace sauva {
 struct GatewayConfig {
   std::string listen = "127.0.0.1:7070";
   std::string coordinator = "127.0.0.1:7071";
-  std::string metrics = "127.0.0.1:8080";
+  std::string metrics = "127.0.0.1:8080";  // where RunGateway serves /metrics
   absl::Duration drain_timeout = absl::Seconds(30);
   TlsOptions tls;
   GatewayOptions gateway;
   GatewayServiceOptions service;
 };
 
-// A whole gateway: its loops, clients, server and metrics endpoint.
+// A whole gateway: its loops, clients and server.
 // Thread: its owner's.
 class GatewayProcess {
  public:
   // Serves at once; health says SERVING when a pipeline is ready.
+  // `metrics` must outlive it.
   // Errors: UNAVAILABLE naming an address that cannot be bound; as the TLS credentials.
-  static absl::StatusOr<std::unique_ptr<GatewayProcess>> Start(const GatewayConfig& config);
+  static absl::StatusOr<std::unique_ptr<GatewayProcess>> Start(const GatewayConfig& config,
+                                                               Metrics& metrics);
   ~GatewayProcess();
 
   // host:port really taken.
   const std::string& address() const;
-  const std::string& metrics_address() const;
 
   // Refuses new requests (UNAVAILABLE, health NOT_SERVING), lets running ones end within
   // the drain timeout, then ends the rest and the server. Idempotent.
@@ -45,7 +47,8 @@ class GatewayProcess {
   std::unique_ptr<Parts> parts_;
 };
 
-// Runs a gateway until SIGTERM or SIGINT, then drains it. A second signal ends it at once.
+// Runs a gateway and its metrics endpoint until SIGTERM or SIGINT, then drains it. A second signal
+// ends it at once.
 absl::Status RunGateway(const GatewayConfig& config);
 
 }  // namespace sauva

@@ -87,7 +87,9 @@ void ModelCache::Fetch(const std::string& name) {
 }
 
 void ModelCache::OnFetched(const std::string& name, absl::StatusOr<FetchedModel> fetched) {
-  if (!fetched.ok()) return OnBuilt(name, fetched.status());
+  if (!fetched.ok()) {  // whatever it is, it may be over at the next poll
+    return OnBuilt(name, absl::UnavailableError(fetched.status().message()));
+  }
   const bool posted = builder_.Post([this, name, fetched = *std::move(fetched)] {
     absl::StatusOr<std::unique_ptr<TokenizedModel>> built = TokenizeModel(fetched);
     PostEvent(loop_, [this, name, built = std::move(built)]() mutable {

@@ -8,11 +8,31 @@
 
 #include <cstdlib>
 
+#include "base/check.h"
+
 namespace sauva::testing {
 namespace {
 
-// One HTTP GET of /metrics from a server of this machine.
-std::string Scrape(const std::string& address) {
+// The value of a line of Prometheus text; 0 when it is not there.
+double ValueIn(const std::string& text, const std::string& name) {
+  const size_t at = text.find("\n" + name + " ");
+  return at == std::string::npos ? 0 : std::strtod(text.c_str() + at + name.size() + 2, nullptr);
+}
+
+}  // namespace
+
+Metrics& GatewayTest::ProgramMetrics() {
+  static Metrics& metrics = [&]() -> Metrics& {
+    static Metrics served;
+    Check(served.Serve("127.0.0.1:0").ok(), "a free port is found");
+    return served;
+  }();
+  return metrics;
+}
+
+// One HTTP GET of /metrics.
+std::string GatewayTest::Scrape() {
+  const std::string& address = ProgramMetrics().address();
   const int socket_fd = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in peer{};
   peer.sin_family = AF_INET;
@@ -31,12 +51,8 @@ std::string Scrape(const std::string& address) {
   return body;
 }
 
-}  // namespace
-
 double GatewayTest::Metric(const std::string& name) const {
-  const std::string body = Scrape(gateway->metrics_address());
-  const size_t at = body.find("\n" + name + " ");
-  return at == std::string::npos ? -1 : std::strtod(body.c_str() + at + name.size() + 2, nullptr);
+  return ValueIn(Scrape(), name) - ValueIn(metrics_before_, name);
 }
 
 bool GatewayTest::IsServing(const std::string& service) const {

@@ -36,7 +36,6 @@ class GatewayTest : public ::testing::Test {
   static GatewayConfig PlainConfig(const std::string& coordinator) {
     GatewayConfig config;
     config.listen = "127.0.0.1:0";
-    config.metrics = "127.0.0.1:0";
     config.coordinator = coordinator;
     config.drain_timeout = absl::Seconds(10);
     config.gateway.models.first_poll_interval = absl::Milliseconds(10);
@@ -45,8 +44,10 @@ class GatewayTest : public ::testing::Test {
     return config;
   }
 
+  void SetUp() override { metrics_before_ = Scrape(); }
+
   void StartGateway(const GatewayConfig& config) {
-    auto started = GatewayProcess::Start(config);
+    auto started = GatewayProcess::Start(config, ProgramMetrics());
     ASSERT_TRUE(started.ok()) << started.status();
     gateway = *std::move(started);
     channel = grpc::CreateChannel(gateway->address(), grpc::InsecureChannelCredentials());
@@ -74,7 +75,7 @@ class GatewayTest : public ::testing::Test {
     return received;
   }
 
-  // The value of a metric line that begins with `name`, as /metrics shows it; -1 if absent.
+  // By how much a metric has grown in this test, as /metrics shows it.
   double Metric(const std::string& name) const;
   // What grpc.health.v1 answers for a service.
   bool IsServing(const std::string& service) const;
@@ -82,6 +83,13 @@ class GatewayTest : public ::testing::Test {
   std::unique_ptr<GatewayProcess> gateway;
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::GenerationService::Stub> client;
+
+ private:
+  // One for the whole program, served over HTTP: such a server takes seconds to end.
+  static Metrics& ProgramMetrics();
+  static std::string Scrape();
+
+  std::string metrics_before_;
 };
 
 }  // namespace sauva::testing

@@ -269,7 +269,8 @@ TEST_F(GatewayTest, TwoGatewaysCannotTakeOnePort) {
   StartGateway(coordinator);
   GatewayConfig config = PlainConfig(coordinator.address());
   config.listen = gateway->address();
-  const auto second = GatewayProcess::Start(config);
+  Metrics metrics;
+  const auto second = GatewayProcess::Start(config, metrics);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(gateway->address()));
 }
