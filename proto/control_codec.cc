@@ -226,7 +226,9 @@ absl::StatusOr<PipelineStatus> FromProto(const v1::PipelineStatus& in) {
   for (const v1::StageStatus& entry : in.stages()) {
     StageStatus stage;
     ASSIGN_OR_RETURN(stage.endpoint, FromProto(entry.endpoint()));
-    ASSIGN_OR_RETURN(stage.report, FromProto(entry.report()));
+    if (entry.has_report()) {
+      ASSIGN_OR_RETURN(stage.report, FromProto(entry.report()));
+    }
     stage.metrics_address = entry.metrics_address();
     out.stages.push_back(std::move(stage));
   }
@@ -241,7 +243,8 @@ void ToProto(const PipelineStatus& in, v1::PipelineStatus* out) {
   for (const StageStatus& stage : in.stages) {
     v1::StageStatus* added = out->add_stages();
     ToProto(stage.endpoint, added->mutable_endpoint());
-    ToProto(stage.report, added->mutable_report());
+    // Until its first report nothing is known of a stage.
+    if (!stage.report.assignment.stages.empty()) ToProto(stage.report, added->mutable_report());
     added->set_metrics_address(stage.metrics_address);
   }
 }

@@ -195,6 +195,24 @@ TEST(ControlCodecTest, EmptyAndUnknownMessagesAreRefused) {
   EXPECT_THAT(std::string(FromProto(odd).status().message()), HasSubstr("77"));
 }
 
+TEST(ControlCodecTest, AStatusMayHoldStagesThatHaveNotReportedYet) {
+  ClusterStatus status;
+  PipelineStatus pipeline;
+  pipeline.epoch = 4;
+  pipeline.stages.resize(2);
+  pipeline.stages[0].endpoint = {"w0", "127.0.0.1:1", {0, 3}};
+  pipeline.stages[1].endpoint = {"w1", "127.0.0.1:2", {3, 8}};
+  pipeline.stages[1].report.assignment = TwoStages();
+  pipeline.stages[1].report.phase = StagePhase::kLoaded;
+  status.pipelines = {pipeline};
+  v1::StatusResponse message;
+  ToProto(status, &message);
+  const auto back = FromProto(message);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->pipelines[0].stages[0].endpoint, pipeline.stages[0].endpoint);
+  EXPECT_EQ(back->pipelines[0].stages[1].report.phase, StagePhase::kLoaded);
+}
+
 TEST(StageCodecTest, EveryControlMessageSurvivesTheRoundTrip) {
   OpenSequence open;
   open.id = 5;
