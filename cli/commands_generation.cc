@@ -86,7 +86,9 @@ void AddGenerate(CLI::App& app, ChosenCommand& chosen) {
   const auto flags = std::make_shared<GenerateFlags>();
   CLI::App* generate = app.add_subcommand("generate", "continue a text");
   generate->add_option("--gateway", flags->request.gateways,
-                       "host:port; repeat for gateways to go on at when one breaks");
+                       "host:port; repeat for gateways to go on at when one breaks")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   generate->add_option("--model", flags->request.model, "the model's name; unset: the only one");
   AddSamplingFlags(*generate, flags->request.sampling);
   generate->add_option("--timeout", flags->timeout_seconds, "seconds; 0: none")
