@@ -43,6 +43,7 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
   up->add_option("--model", options->model, "the model's directory")->required();
   auto* workers = up->add_option("--workers", options->num_workers, "number of CPU workers");
   up->add_option("--worker", options->workers, "one worker: cpu or cpu:MEMORY; repeat for more")
+      ->allow_extra_args(false)
       ->excludes(workers);
   up->add_option("--stages", options->stages, "stages of a pipeline; 0: placement chooses");
   up->add_option("--replicas", options->replicas, "pipelines of the model");

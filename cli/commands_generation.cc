@@ -40,7 +40,8 @@ void AddSamplingFlags(CLI::App& app, SamplingParams& sampling) {
   app.add_option("--repetition-penalty", sampling.repetition_penalty, "1: off");
   app.add_option("--n", sampling.n, "samples")->check(CLI::Range(1, 64));
   app.add_option("--seed", sampling.seed, "equal seeds give equal tokens; unset: drawn");
-  app.add_option("--stop", sampling.stop, "text to end before; repeat for more");
+  app.add_option("--stop", sampling.stop, "text to end before; repeat for more")
+      ->allow_extra_args(false);
   app.add_flag("--ignore-eos", sampling.ignore_eos, "go on past the model's end of text");
 }
 
