@@ -137,10 +137,14 @@ TEST_F(StageTest, ComputesNothingBeforeItsCacheIsAllocated) {
 TEST_F(StageTest, ANewPoolForgetsTheSequencesOfTheOldOne) {
   auto stage = LoadWhole();
   StageOutput output;
-  for (const int num_blocks : {2, 3, 3}) {
+  for (const int num_blocks : {2, 2, 3, 1}) {
     ASSERT_TRUE(stage->AllocateKv(num_blocks).ok());
-    EXPECT_FALSE(stage->RunStep(OneToken(StepWant::kSample), {}, output).ok());
+    ExpectError(stage->RunStep(OneToken(StepWant::kSample), {}, output),
+                absl::StatusCode::kInvalidArgument, "was not opened");
     ASSERT_TRUE(stage->Open(Opening()).ok());
+    StepHeader beyond = OneToken(StepWant::kSample);
+    beyond.sequences[0].blocks[0].appended = {num_blocks};
+    ExpectError(stage->RunStep(beyond, {}, output), absl::StatusCode::kInvalidArgument, "block");
     EXPECT_TRUE(stage->RunStep(OneToken(StepWant::kSample), {}, output).ok());
     EXPECT_EQ(output.sampled.size(), 1u);
   }
