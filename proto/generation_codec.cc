@@ -12,15 +12,18 @@ struct Range {
   const char* field;
   double low;
   double high;
-  bool low_open = false;  // low itself is outside
+  bool low_open = false;   // low itself is outside
+  bool high_open = false;  // high itself is outside
 };
 
 absl::Status CheckRange(const Range& range, double value) {
   const bool above = range.low_open ? value > range.low : value >= range.low;
-  if (above && value <= range.high) return absl::OkStatus();
+  const bool below = range.high_open ? value < range.high : value <= range.high;
+  if (above && below) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("sampling.", range.field, " is ", value, "; it must lie in ",
-                   range.low_open ? "(" : "[", range.low, ", ", range.high, "]"));
+                   range.low_open ? "(" : "[", range.low, ", ", range.high,
+                   range.high_open ? ")" : "]"));
 }
 
 absl::Status CheckCount(const char* field, int64_t found, int64_t limit) {
@@ -38,7 +41,7 @@ absl::Status ReadNumbers(const v1::SamplingParams& in, SamplingParams& out) {
   out.frequency_penalty = in.frequency_penalty();
   RETURN_IF_ERROR(CheckRange({"temperature", 0, 100}, out.temperature));
   RETURN_IF_ERROR(CheckRange({"top_p", 0, 1, /*low_open=*/true}, out.top_p));
-  RETURN_IF_ERROR(CheckRange({"min_p", 0, 1}, out.min_p));
+  RETURN_IF_ERROR(CheckRange({"min_p", 0, 1, false, /*high_open=*/true}, out.min_p));
   RETURN_IF_ERROR(CheckRange({"repetition_penalty", 0, 100, true}, out.repetition_penalty));
   RETURN_IF_ERROR(CheckRange({"presence_penalty", -2, 2}, out.presence_penalty));
   RETURN_IF_ERROR(CheckRange({"frequency_penalty", -2, 2}, out.frequency_penalty));

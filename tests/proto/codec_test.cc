@@ -89,6 +89,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadSampling{"ZeroTopP", [](auto& m) { m.set_top_p(0); }, "top_p is 0"},
         BadSampling{"TopPAboveOne", [](auto& m) { m.set_top_p(1.5f); }, "1.5"},
         BadSampling{"NegativeMinP", [](auto& m) { m.set_min_p(-0.5f); }, "min_p"},
+        BadSampling{"MinPOfOne", [](auto& m) { m.set_min_p(1); }, "[0, 1)"},
         BadSampling{"ZeroRepetition", [](auto& m) { m.set_repetition_penalty(0); },
                     "repetition_penalty"},
         BadSampling{"Presence", [](auto& m) { m.set_presence_penalty(3); }, "presence_penalty"},
