@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
-#include "gateway/post_event.h"
 
 namespace sauva {
 namespace {
@@ -44,7 +43,7 @@ Gateway::Gateway(const Context& context, const GatewayOptions& options,
                .admission = admission_,
                .metrics = context.metrics},
               options.session),
-      model_waits_(context.loop, [this](uint64_t id) { OnWaitOver(id); }),
+      model_waits_(*context.loop, [this](uint64_t id) { OnWaitOver(id); }),
       random_(SeededByTheSystem()) {}
 
 void Gateway::Start() {
@@ -70,7 +69,7 @@ uint64_t Gateway::Generate(GenerateInput input, absl::Time deadline, CallHandler
   }
   call.request = *std::move(request);
   const auto on_done = call.handlers.on_done;
-  if (!context_.loop.Post([this, call_id, call = std::move(call)]() mutable {
+  if (!context_.loop->Post([this, call_id, call = std::move(call)]() mutable {
         Accept(call_id, std::move(call));
       })) {
     const absl::Status busy =
@@ -230,7 +229,7 @@ void Gateway::Tokenize(TokenizeInput input, std::function<void(absl::StatusOr<To
     if (!ids.ok()) return (*answer)(ids.status());
     (*answer)(WithPieces(*std::move(ids), *model.tokenizer));
   };
-  if (!context_.loop.Post([this, answer, encode, input = std::move(input)] {
+  if (!context_.loop->Post([this, answer, encode, input = std::move(input)] {
         const auto model = models_.Find(input.model);
         if (!model.ok()) return (*answer)(model.status());
         if (!context_.text_loop.Post([encode, input, model = *model] { encode(input, *model); })) {
@@ -247,7 +246,7 @@ void Gateway::Drain(absl::Time deadline, std::function<void()> on_empty) {
     OnModelsChanged();
     if (calls_.empty()) return on_empty();
     on_empty_ = std::move(on_empty);
-    context_.loop.PostAt(deadline, [this] {
+    context_.loop->PostAt(deadline, [this] {
       while (!calls_.empty()) End(calls_.begin()->first, Draining());
     });
   });

@@ -19,6 +19,7 @@
 #include "gateway/generate_input.h"
 #include "gateway/head_client.h"
 #include "gateway/model_cache.h"
+#include "gateway/post_event.h"
 #include "gateway/sample_runner.h"
 #include "gateway/validation.h"
 #include "gateway/wake_list.h"
@@ -38,9 +39,9 @@ struct GatewayOptions {
 // Thread: public methods from any; the state belongs to the loop.
 class Gateway {
  public:
-  // What it works with. All must outlive it; both loops be stopped before it goes.
+  // What it works with. The references must outlive it; both loops be stopped before it goes.
   struct Context {
-    EventLoop& loop;
+    OwnerLoop loop;
     EventLoop& text_loop;  // tokenizes long prompts and builds tokenizers
     CoordinatorClient& coordinator;
     HeadClient& heads;

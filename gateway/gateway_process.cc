@@ -42,7 +42,7 @@ struct GatewayProcess::Parts {
   ~Parts() {
     if (server != nullptr) server->Shutdown(absl::ZeroDuration());
     text_loop.Stop();
-    loop.Stop();
+    loop->Stop();
   }
 
   void ShowHealth(Gateway::Health health) {
@@ -54,7 +54,7 @@ struct GatewayProcess::Parts {
 
   const GatewayConfig config;
   GatewayMetrics gateway_metrics;
-  EventLoop loop;
+  const OwnerLoop loop = std::make_shared<EventLoop>();
   EventLoop text_loop;
   std::unique_ptr<CoordinatorClient> coordinator;
   HeadClient heads;

@@ -7,7 +7,6 @@
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-#include "gateway/post_event.h"
 #include "model/parse_spec.h"
 
 namespace sauva {
@@ -24,10 +23,10 @@ absl::StatusOr<std::unique_ptr<TokenizedModel>> TokenizeModel(const FetchedModel
   return model;
 }
 
-ModelCache::ModelCache(CoordinatorClient& coordinator, EventLoop& loop, EventLoop& builder,
+ModelCache::ModelCache(CoordinatorClient& coordinator, OwnerLoop loop, EventLoop& builder,
                        const Options& options, std::function<void()> on_change)
     : coordinator_(coordinator),
-      loop_(loop),
+      loop_(std::move(loop)),
       builder_(builder),
       options_(options),
       on_change_(std::move(on_change)),
@@ -43,10 +42,12 @@ void ModelCache::RefreshSoon() {
 void ModelCache::Poll() {
   polling_ = true;
   ++poll_round_;
-  coordinator_.Status(
-      absl::Now() + options_.call_timeout, [this](absl::StatusOr<ClusterStatus> status) {
-        loop_.Post([this, status = std::move(status)]() mutable { OnStatus(std::move(status)); });
-      });
+  coordinator_.Status(absl::Now() + options_.call_timeout,
+                      [this, loop = loop_](absl::StatusOr<ClusterStatus> status) {
+                        PostEvent(loop, [this, status = std::move(status)]() mutable {
+                          OnStatus(std::move(status));
+                        });
+                      });
 }
 
 void ModelCache::OnStatus(absl::StatusOr<ClusterStatus> status) {
@@ -69,7 +70,7 @@ void ModelCache::OnStatus(absl::StatusOr<ClusterStatus> status) {
   }
   on_change_();
   const absl::Duration pause = AnyReady() ? options_.poll_interval : options_.first_poll_interval;
-  loop_.PostAt(absl::Now() + pause, [this, round = poll_round_] {
+  loop_->PostAt(absl::Now() + pause, [this, round = poll_round_] {
     if (round == poll_round_ && !polling_) Poll();
   });
 }
@@ -78,8 +79,8 @@ void ModelCache::Fetch(const std::string& name) {
   Entry& entry = entries_.at(name);
   if (std::exchange(entry.fetching, true)) return;
   coordinator_.GetModelFiles(name, absl::Now() + options_.call_timeout,
-                             [this, name](absl::StatusOr<FetchedModel> fetched) {
-                               PostEvent(loop_,
+                             [this, name, loop = loop_](absl::StatusOr<FetchedModel> fetched) {
+                               PostEvent(loop,
                                          [this, name, fetched = std::move(fetched)]() mutable {
                                            OnFetched(name, std::move(fetched));
                                          });

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "base/event_loop.h"
 #include "gateway/coordinator_client.h"
+#include "gateway/post_event.h"
 #include "gateway/validation.h"
 #include "proto/control.h"
 
@@ -30,9 +31,9 @@ class ModelCache {
     absl::Duration call_timeout = absl::Seconds(10);
   };
 
-  // All must outlive this object, and both loops be stopped before it goes.
+  // The others must outlive this object, and both loops be stopped before it goes.
   // on_change: after each answer of the coordinator, and when a model is ready for use.
-  ModelCache(CoordinatorClient& coordinator, EventLoop& loop, EventLoop& builder,
+  ModelCache(CoordinatorClient& coordinator, OwnerLoop loop, EventLoop& builder,
              const Options& options, std::function<void()> on_change);
 
   // Begins to ask. Once, on the loop.
@@ -66,7 +67,7 @@ class ModelCache {
   std::string ServedNames() const;
 
   CoordinatorClient& coordinator_;
-  EventLoop& loop_;
+  const OwnerLoop loop_;
   EventLoop& builder_;
   const Options options_;
   const std::function<void()> on_change_;

@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
-#include "gateway/post_event.h"
 
 namespace sauva {
 
@@ -66,8 +65,9 @@ void SampleRunner::Do(uint64_t id, Sample& sample, SendDispatch& effect) {
   if (effect.attempt == 1) return DispatchTogether(id, sample, effect);
   sample.dispatch = context_.coordinator.Dispatch(
       effect.request, sample.session.request().deadline,
-      [this, id, attempt = effect.attempt](absl::StatusOr<DispatchReply> answer) {
-        PostEvent(context_.loop, [this, id, attempt, answer = std::move(answer)] {
+      [this, id, attempt = effect.attempt,
+       loop = context_.loop](absl::StatusOr<DispatchReply> answer) {
+        PostEvent(loop, [this, id, attempt, answer = std::move(answer)] {
           OnDispatch(id, attempt, answer);
         });
       });
@@ -81,8 +81,8 @@ void SampleRunner::DispatchTogether(uint64_t id, Sample& sample, const SendDispa
   request.num_tokens *= first->num_samples;
   first->call = context_.coordinator.Dispatch(
       request, sample.session.request().deadline,
-      [this, first](absl::StatusOr<DispatchReply> answer) {
-        PostEvent(context_.loop,
+      [this, first, loop = context_.loop](absl::StatusOr<DispatchReply> answer) {
+        PostEvent(loop,
                   [this, first, answer = std::move(answer)] { OnFirstDispatch(*first, answer); });
       });
 }
@@ -115,14 +115,14 @@ void SampleRunner::Do(uint64_t id, Sample& sample, OpenHead& effect) {
   absl::StatusOr<std::shared_ptr<PendingCall>> head = context_.heads.Open(
       effect.address, effect.request, sample.session.request().deadline,
       {.on_tokens =
-           [this, id, attempt](SequenceTokens message) {
-             PostEvent(context_.loop, [this, id, attempt, message = std::move(message)]() mutable {
+           [this, id, attempt, loop = context_.loop](SequenceTokens message) {
+             PostEvent(loop, [this, id, attempt, message = std::move(message)]() mutable {
                Handle(id, HeadSentTokens{attempt, std::move(message)});
              });
            },
        .on_ended =
-           [this, id, attempt](const absl::Status& status) {
-             PostEvent(context_.loop, [this, id, attempt, status] {
+           [this, id, attempt, loop = context_.loop](const absl::Status& status) {
+             PostEvent(loop, [this, id, attempt, status] {
                Handle(id, HeadEnded{attempt, status});
              });
            }});

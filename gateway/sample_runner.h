@@ -17,6 +17,7 @@
 #include "gateway/coordinator_client.h"
 #include "gateway/gateway_metrics.h"
 #include "gateway/head_client.h"
+#include "gateway/post_event.h"
 #include "gateway/request_session.h"
 #include "gateway/sample_output.h"
 #include "gateway/validation.h"
@@ -50,9 +51,10 @@ class SampleRunner {
     absl::Time arrived;
     Handlers handlers;
   };
-  // What it works with. All must outlive the runner, and the loop be stopped before it goes.
+  // What it works with. The references must outlive the runner, and the loop be stopped
+  // before it goes.
   struct Context {
-    EventLoop& loop;
+    OwnerLoop loop;
     CoordinatorClient& coordinator;
     HeadClient& heads;
     Admission& admission;
@@ -62,7 +64,7 @@ class SampleRunner {
   SampleRunner(const Context& context, const SessionLimits& limits)
       : context_(context),
         limits_(limits),
-        wakes_(context.loop, [this](uint64_t id) { Handle(id, TimePassed{}); }) {}
+        wakes_(*context.loop, [this](uint64_t id) { Handle(id, TimePassed{}); }) {}
 
   // Takes a sample whose tokens wait in the admission, and returns its name. Nothing is
   // reported before Begin.

@@ -4,12 +4,14 @@
 #include <grpcpp/support/channel_arguments.h>
 
 #include "base/status_macros.h"
+#include "net/callback_queue.h"
 
 namespace sauva {
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
                                                            const TlsOptions& tls,
                                                            const KeepaliveOptions& keepalive) {
+  KeepCallbackQueue();
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   ASSIGN_OR_RETURN(credentials, MakeChannelCredentials(tls));
   grpc::ChannelArguments arguments;

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "net/callback_queue.h"
 #include "net/grpc_log.h"
 
 namespace sauva {
@@ -22,6 +23,7 @@ void EnablePluginsOnce() {
     RouteGrpcLog();
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    KeepCallbackQueue();
   });
 }
 
@@ -31,8 +33,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     const ServerOptions& options, const std::vector<grpc::Service*>& services) {
   EnablePluginsOnce();
   std::shared_ptr<grpc::ServerCredentials> credentials;
-  ASSIGN_OR_RETURN(credentials, MakeServerCredentials(options.tls, options.client_certificate,
-                                                      options.address));
+  ASSIGN_OR_RETURN(credentials,
+                   MakeServerCredentials(options.tls, options.client_certificate, options.address));
   grpc::ServerBuilder builder;
   int port = 0;
   builder.AddListeningPort(options.address, credentials, &port);

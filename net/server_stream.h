@@ -76,7 +76,10 @@ class ServerStream final : private grpc::ServerBidiReactor<In, Out> {
     const std::lock_guard lock(mutex_);
     End(grpc::Status::CANCELLED, false);
   }
-  void OnDone() override { const std::shared_ptr<ServerStream> last = std::move(self_); }
+  void OnDone() override {
+    const std::shared_ptr<ServerStream> last = std::move(self_);
+    handlers_ = {};  // they may hold us
+  }
 
   void End(const grpc::Status& status, bool keep_waiting) {  // mutex_ held
     if (!ending_) status_ = status;
@@ -148,7 +151,10 @@ class ServerWriter final : private grpc::ServerWriteReactor<Out> {
     }
     if (on_cancelled) on_cancelled();
   }
-  void OnDone() override { const std::shared_ptr<ServerWriter> last = std::move(self_); }
+  void OnDone() override {
+    const std::shared_ptr<ServerWriter> last = std::move(self_);
+    on_cancelled_ = nullptr;  // it may hold us
+  }
 
   void End(const grpc::Status& status, bool keep_waiting) {  // mutex_ held
     if (!ending_) status_ = status;
