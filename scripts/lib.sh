@@ -39,6 +39,10 @@ configure_and_build() {
   run_quietly "build ($preset)" cmake --build --preset "$preset" ${1:+--target "$@"}
 }
 
+# With these, ccache finds what another checkout of the same sources compiled.
+export CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
+
 # Real texts, tokenizers and weights for tests may lie in a folder beside the checkout.
 find_shared_data() {
   if [ -z "${SAUVA_SHARED_DATA:-}" ] && [ -d ../shared/data ]; then
