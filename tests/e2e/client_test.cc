@@ -71,7 +71,7 @@ TEST_F(ClientTest, AReaderThatStopsReadingCostsNobodyElse) {
   grpc::ClientContext context;
   const auto call = stub->Generate(&context, flood);
   v1::GenerateResponse response;
-  ASSERT_TRUE(call->Read(&response));
+  ASSERT_TRUE(call->Read(&response)) << call->Finish().error_message();
 
   EXPECT_EQ(Generate(cluster_->gateway(), request).tokens, undisturbed.tokens);
   EXPECT_TRUE(AwaitIdle()) << "sequences of a silent reader run on";

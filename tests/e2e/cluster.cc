@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <sstream>
 
@@ -77,14 +78,12 @@ absl::StatusOr<std::unique_ptr<TestCluster>> TestCluster::Start(
                                       "--model",
                                       ModelDirectory(),
                                       "--json",
-                                      "--grpc",
-                                      "127.0.0.1:0",
-                                      "--http",
-                                      "127.0.0.1:0",
-                                      "--coordinator",
-                                      "127.0.0.1:0",
                                       "--log-dir",
                                       logs};
+  for (const char* port : {"--grpc", "--http", "--coordinator"}) {
+    if (std::ranges::find(flags, port) != flags.end()) continue;
+    command.insert(command.end(), {port, "127.0.0.1:0"});
+  }
   command.insert(command.end(), flags.begin(), flags.end());
   cluster->up_ = std::make_unique<TestProcess>(command, logs + "/up.log");
   const absl::Time deadline = absl::Now() + kPatience;

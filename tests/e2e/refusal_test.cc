@@ -32,7 +32,8 @@ std::vector<BadRequest> BadRequests() {
   return {
       {"no prompt", [](auto& r) { r.clear_prompt(); }, grpc::StatusCode::INVALID_ARGUMENT,
        "prompt"},
-      {"empty text", [](auto& r) { r.set_text(""); }, grpc::StatusCode::INVALID_ARGUMENT, "prompt"},
+      {"no tokens", [](auto& r) { r.mutable_token_ids(); }, grpc::StatusCode::INVALID_ARGUMENT,
+       "prompt"},
       {"unknown token", [](auto& r) { r.mutable_token_ids()->add_ids(1 << 20); },
        grpc::StatusCode::INVALID_ARGUMENT, "1048576"},
       {"negative token", [](auto& r) { r.mutable_token_ids()->add_ids(-1); },

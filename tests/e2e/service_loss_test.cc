@@ -32,6 +32,11 @@ TEST(ReplicaLossTest, TheOtherPipelineCarriesOn) {
   TestCluster& cluster = **started;
   ASSERT_TRUE(cluster.AwaitReadyPipelines(2));
   const std::vector<Outcome> undisturbed = GenerateAll(cluster.gateway(), EightRequests());
+  ASSERT_TRUE(Eventually([&] {
+    return std::ranges::all_of(cluster.Status()->pipelines, [](const PipelineStatus& pipeline) {
+      return pipeline.stages[0].report.running_sequences == 0;
+    });
+  }));
 
   const auto streams = StartAll(cluster.gateway());
   const std::string victim = cluster.Status()->pipelines[0].stages[1].metrics_address;
