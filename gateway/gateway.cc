@@ -174,7 +174,6 @@ void Gateway::BeginSamples(uint64_t call_id, const std::shared_ptr<const Tokeniz
   Call& call = found->second;
   // Shared: by the samples of this request.
   auto first_dispatch = std::make_shared<FirstDispatch>();
-  first_dispatch->num_samples = static_cast<uint32_t>(samples->size());
   for (SampleRequest& sample : *samples) {
     call.samples.push_back(
         runner_.Add({.request = std::move(sample),

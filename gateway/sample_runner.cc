@@ -77,10 +77,8 @@ void SampleRunner::DispatchTogether(uint64_t id, Sample& sample, const SendDispa
   const std::shared_ptr<FirstDispatch> first = sample.first_dispatch;
   first->waiting.emplace_back(id, effect.attempt);
   if (first->call != nullptr) return;
-  DispatchRequest request = effect.request;
-  request.num_tokens *= first->num_samples;
   first->call = context_.coordinator.Dispatch(
-      request, sample.session.request().deadline,
+      effect.request, sample.session.request().deadline,
       [this, first, loop = context_.loop](absl::StatusOr<DispatchReply> answer) {
         PostEvent(loop,
                   [this, first, answer = std::move(answer)] { OnFirstDispatch(*first, answer); });

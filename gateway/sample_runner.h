@@ -29,7 +29,6 @@ namespace sauva {
 // the prompt is computed once. All of them begin in one turn of the loop.
 // Shared: by the samples of one request.
 struct FirstDispatch {
-  uint32_t num_samples = 1;
   std::vector<std::pair<uint64_t, uint64_t>> waiting;  // sample id, attempt
   std::shared_ptr<PendingCall> call;
 };
