@@ -153,6 +153,19 @@ TEST(ModelTest, DescribesSpecTensorsAndBytes) {
                                       HasSubstr("[32, 48]"), Not(HasSubstr("layers.2"))));
 }
 
+TEST(ModelTest, OpensWhatTransformersWrites) {
+  const std::string golden = SAUVA_SOURCE_DIR "/tests/golden/";
+  const auto nested = OpenModel(golden + "tiny_llama");
+  ASSERT_TRUE(nested.ok()) << nested.status();
+  EXPECT_FALSE(nested->spec.tied_head);
+  EXPECT_EQ(nested->checkpoint->Find(tensor_names::kHead)->dtype, DType::kBF16);
+  const auto scaled = OpenModel(golden + "tiny_llama3_rope");
+  ASSERT_TRUE(scaled.ok()) << scaled.status();
+  EXPECT_TRUE(scaled->spec.tied_head);
+  EXPECT_EQ(scaled->spec.decoder.layers[0].self_attention.head_dim, 24);
+  EXPECT_EQ(scaled->spec.decoder.layers[0].self_attention.rope->llama3->original_max_position, 64);
+}
+
 TEST(ModelTest, OpensATrainedCheckpointFromElsewhere) {
   const char* shared = std::getenv("SAUVA_SHARED_DATA");
   if (shared == nullptr) GTEST_SKIP() << "SAUVA_SHARED_DATA is not set";

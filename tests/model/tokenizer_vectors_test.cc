@@ -166,6 +166,37 @@ TEST(TokenizerVectorsTest, Llama2SentencePieceGivesTheSameIds) {
   ExpectVectors(**tokenizer, "llama-spm");
 }
 
+TEST(TokenizerVectorsTest, SentencePiecePutsASpaceInFrontOfATextOnce) {
+  if (SharedData().empty()) GTEST_SKIP() << "SAUVA_SHARED_DATA is not set or absent";
+  ModelFiles files = ReadTokenizerFiles("llama2");
+  const auto encode = [&](const std::string& text) {
+    return *(*MakeTokenizer(files))->Encode(text, Tokenizer::Special::kAdd);
+  };
+  // 15043 is "Hello" behind a space, 10994 without one.
+  EXPECT_EQ(encode("Hello</s>Hello"), (std::vector<int32_t>{1, 15043, 2, 10994}));
+  EXPECT_EQ(encode("<s>Hello"), (std::vector<int32_t>{1, 1, 10994}));
+  files["tokenizer_config.json"] =
+      R"({"legacy": true, "add_bos_token": false, "add_eos_token": true})";
+  EXPECT_EQ(encode("Hello</s>Hello"), (std::vector<int32_t>{15043, 2, 15043, 2}));
+}
+
+TEST(TokenizerVectorsTest, SentencePieceTakesAddedTokensOfTheConfig) {
+  if (SharedData().empty()) GTEST_SKIP() << "SAUVA_SHARED_DATA is not set or absent";
+  ModelFiles files = ReadTokenizerFiles("llama2");
+  files["tokenizer_config.json"] = R"({"added_tokens_decoder": {
+      "0": {"content": "<unk>", "special": true}, "1": {"content": "<s>", "special": true},
+      "32000": {"content": "<|user|>", "special": false}}})";
+  const auto tokenizer = MakeTokenizer(files);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->vocab_size(), 32001);
+  EXPECT_EQ(*(*tokenizer)->Encode("<|user|>Hello", Tokenizer::Special::kNone),
+            (std::vector<int32_t>{32000, 10994}));
+  EXPECT_EQ((*tokenizer)->PieceBytes(32000), "<|user|>");
+  files["tokenizer_config.json"] =
+      R"({"added_tokens_decoder": {"300": {"content": "<|user|>", "special": true}}})";
+  EXPECT_EQ(MakeTokenizer(files).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(TokenizerVectorsTest, RefusesRanksInTheNameOfASentencePieceModel) {
   if (SharedData().empty()) GTEST_SKIP() << "SAUVA_SHARED_DATA is not set or absent";
   const auto tokenizer = MakeTokenizer(ReadTokenizerFiles("llama3"));
