@@ -32,8 +32,7 @@ absl::StatusOr<int> ConfigReader::Integer(const std::string& key, IntegerRange r
   const std::string expected = absl::StrCat("an integer between ", range.min, " and ", range.max);
   if (!Has(key) || !object_[key].is_number_integer()) return Unexpected(key, expected);
   const nlohmann::json& value = object_[key];
-  // An unsigned above int64 would turn negative, which every range here refuses or not;
-  // ask as unsigned first.
+  // As int64 a larger one could wrap around into the range.
   if (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(range.max)) {
     return Unexpected(key, expected);
   }

@@ -11,7 +11,7 @@
 namespace sauva {
 namespace {
 
-// Positions beyond 2^24 are not exact in f32, and no rope table is that long.
+// Of RoPE's scaling factors; real ones are below 100.
 constexpr double kMaxFactor = 1e6;
 
 absl::StatusOr<Activation> ReadActivation(const ConfigReader& config) {
