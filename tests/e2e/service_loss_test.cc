@@ -58,6 +58,9 @@ TEST(CoordinatorLossTest, RunningStreamsDoNotNoticeAndNewOnesWait) {
   ASSERT_TRUE(started.ok()) << started.status();
   TestCluster& cluster = **started;
   const std::vector<Outcome> undisturbed = GenerateAll(cluster.gateway(), EightRequests());
+  for (const Outcome& outcome : undisturbed) {
+    ASSERT_TRUE(outcome.status.ok()) << outcome.status.error_message();
+  }
   const PipelineStatus before = cluster.Pipeline();
 
   const auto streams = StartAll(cluster.gateway());
