@@ -9,9 +9,9 @@ namespace sauva {
 
 // How a float is stored. The values index the arrays of KernelTable.
 enum class Storage : uint8_t { kF32, kF16, kBF16 };
-inline constexpr int kNumStorages = 3;
-inline constexpr int kNumKvStorages = 2;  // kF32, kF16
-inline constexpr int kNumGates = 4;       // as GateKind counts
+constexpr int kNumStorages = 3;
+constexpr int kNumKvStorages = 2;  // kF32, kF16
+constexpr int kNumGates = 4;       // as GateKind counts
 
 // Outputs of a float matmul: weight rows times token rows.
 struct DotTile {
