@@ -26,14 +26,14 @@ constexpr float kLn2High = 0.693359375f;  // 10 bits, so that n * kLn2High is ex
 constexpr float kLn2Low = -2.12194440e-4f;
 constexpr float kRoundMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
 constexpr float kExpTerms[5] = {0.00139261835877f, 0.00836317905272f, 0.0416665546172f,
-                                       0.166665769897f, 0.5f};
+                                0.166665769897f, 0.5f};
 
 // 1 - Phi(x) = t p(t) exp(-x^2 / 2) for x >= 0, t = 1 / (1 + 0.35 x), Phi the normal
 // distribution; p is a Chebyshev fit of degree 8 for x in [0, 14], relative error 4e-8.
 constexpr float kNormalTailStep = 0.35f;
 constexpr float kNormalTailTerms[9] = {-0.029679522f, 0.1465458303f,   -0.2609612283f,
-                                              0.1650509959f, -0.02704660827f, 0.1071145876f,
-                                              0.1194449168f, 0.1399122981f,   0.1396187126f};
+                                       0.1650509959f, -0.02704660827f, 0.1071145876f,
+                                       0.1194449168f, 0.1399122981f,   0.1396187126f};
 
 // gelu_tanh(x) = x sigmoid(2 u), u = sqrt(2 / pi) (x + 0.044715 x^3).
 constexpr float kGeluTanhTwice = 1.59576912161f;  // 2 sqrt(2 / pi)
