@@ -32,8 +32,8 @@ struct WorkerRecord {
   std::optional<StageReport> orphan;
   absl::Time orphan_since;
 
-  // Named by a neighbour as the one it could not reach, and silent since.
-  std::optional<absl::Time> suspected_at;
+  // Its pipeline ended then and nothing was heard from it since: it may be what ended it.
+  std::optional<absl::Time> silent_since;
   int offences = 0;                              // times it was named since it last served well
   absl::Time not_before = absl::InfinitePast();  // back-off
 

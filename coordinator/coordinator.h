@@ -127,7 +127,7 @@ class Coordinator {
   bool MayPlace();
   void PlanModel(ModelRecord& model);
   std::vector<const WorkerRecord*> FreeWorkers();
-  bool WaitsForSuspect();
+  bool WaitsForTheSilent();
   Placement PlaceOn(const ModelRecord& model, const std::vector<const WorkerRecord*>& workers);
   PlacementGoals GoalsFor(const ModelRecord& model, int num_workers) const;
   bool MoveOffDraining(ModelRecord& model, std::vector<const WorkerRecord*> workers);

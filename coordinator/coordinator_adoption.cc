@@ -89,7 +89,9 @@ bool Coordinator::CanStillComplete(const StageAssignment& assignment) const {
 void Coordinator::ReleaseOrphans() {
   for (auto& [id, worker] : workers_) {
     if (!worker.orphan) continue;
-    if (!CanStillComplete(worker.orphan->assignment)) {
+    if (ended_.contains(worker.orphan->assignment.epoch)) {
+      ReleaseOrphan(worker, "another stage of its pipeline has ended");
+    } else if (!CanStillComplete(worker.orphan->assignment)) {
       ReleaseOrphan(worker, "a worker of its pipeline is gone");
     } else if (now_ - worker.orphan_since >= 2 * config_.lease) {
       ReleaseOrphan(worker, "the rest of its pipeline did not report within two leases");

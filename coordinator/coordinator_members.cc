@@ -83,7 +83,7 @@ WorkerRecord& Coordinator::Admit(const WorkerJoined& event) {
   worker.hello.stage.reset();
   worker.connection = event.connection;
   worker.last_heard = now_;
-  worker.suspected_at.reset();
+  worker.silent_since.reset();
   connections_[event.connection] = worker.id();
   return worker;
 }
@@ -94,8 +94,8 @@ WorkerRecord* Coordinator::Hear(ConnectionId connection) {
   if (found == connections_.end()) return nullptr;
   WorkerRecord& worker = workers_.at(found->second);
   worker.last_heard = now_;
-  if (worker.suspected_at) {
-    worker.suspected_at.reset();
+  if (worker.silent_since) {
+    worker.silent_since.reset();
     PlanAgainAt(now_);
   }
   return &worker;
@@ -119,7 +119,9 @@ void Coordinator::Handle(const ReportCame& event) {
 // reports nothing or another epoch has dropped it.
 void Coordinator::Reconcile(WorkerRecord& worker, const std::optional<StageReport>& report) {
   const uint64_t reported = report ? report->assignment.epoch : 0;
-  if (worker.orphan && worker.orphan->assignment.epoch != reported) worker.orphan.reset();
+  if (worker.orphan && worker.orphan->assignment.epoch != reported) {
+    ReleaseOrphan(worker, "its worker no longer serves it");
+  }
   if (PipelineRecord* pipeline = FindPipeline(worker.epoch)) {
     const int stage_index = pipeline->StageOf(worker.id());
     std::optional<StageReport>& known = pipeline->reports[stage_index];
@@ -157,7 +159,6 @@ void Coordinator::Blame(WorkerRecord& suspect) {
     Lose(std::string(suspect.id()), "its stream ended and a neighbour cannot reach it");
     return;
   }
-  suspect.suspected_at = now_;
   suspect.not_before = now_ + Backoff(suspect.offences++);
 }
 
@@ -171,7 +172,7 @@ void Coordinator::Handle(const WorkerGone& event) {
   worker.gone_at = now_;
   const PipelineRecord* pipeline = FindPipeline(worker.epoch);
   // Only streams of clients are worth waiting for.
-  if (worker.draining || worker.suspected_at || pipeline == nullptr || !pipeline->ready()) {
+  if (worker.draining || worker.silent_since || pipeline == nullptr || !pipeline->ready()) {
     Lose(worker_id, "its stream ended");
   }
 }

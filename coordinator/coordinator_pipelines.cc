@@ -151,6 +151,7 @@ void Coordinator::End(uint64_t epoch, const std::string& reason) {
     WorkerRecord* worker = FindWorker(stage.worker_id);
     if (worker == nullptr || worker->epoch != epoch) continue;
     worker->epoch = 0;
+    worker->silent_since = now_;  // it answers StopStage with a heartbeat
     Send(*worker, StopStage{.epoch = epoch, .reason = reason});
   }
   // Those that were only kept for their streams' sake are kept no longer.

@@ -12,7 +12,7 @@ using Level = LogNote::Level;
 void Coordinator::Plan() {
   if (shutting_down_ || now_ < plan_at_ || !MayPlace()) return;
   plan_at_ = absl::InfiniteFuture();
-  if (WaitsForSuspect()) return;
+  if (WaitsForTheSilent()) return;
   for (auto& [name, model] : models_) PlanModel(model);
 }
 
@@ -28,12 +28,13 @@ bool Coordinator::MayPlace() {
   return placing_ = true;
 }
 
-// A worker that a neighbour could not reach may be well: its next heartbeat tells, and its
-// layers are in memory. Only a first offence is worth that wait.
-bool Coordinator::WaitsForSuspect() {
+// A worker whose pipeline ended is placed again only once it is heard, since it may be dead
+// or frozen. As a rule it is well, answers at once, and has its layers in memory: that is
+// worth a short wait, except for one that was blamed repeatedly.
+bool Coordinator::WaitsForTheSilent() {
   for (const auto& [id, worker] : workers_) {
-    if (!worker.suspected_at || worker.offences > 1) continue;
-    const absl::Time patience = *worker.suspected_at + 2 * config_.heartbeat;
+    if (!worker.silent_since || worker.offences > 1) continue;
+    const absl::Time patience = *worker.silent_since + 2 * config_.heartbeat;
     if (now_ >= patience) continue;
     PlanAgainAt(patience);
     return true;
@@ -46,7 +47,7 @@ std::vector<const WorkerRecord*> Coordinator::FreeWorkers() {
   std::vector<const WorkerRecord*> free;
   for (const auto& [id, worker] : workers_) {
     if (!worker.connected() || worker.epoch != 0 || worker.orphan) continue;
-    if (worker.draining || worker.suspected_at) continue;
+    if (worker.draining || worker.silent_since) continue;
     if (now_ < worker.not_before) {
       PlanAgainAt(worker.not_before);
       continue;

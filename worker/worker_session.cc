@@ -127,6 +127,7 @@ void WorkerSession::Handle(StopStage event) {
     return;
   }
   EndEpoch(event.reason);
+  if (connected()) BeatHeart();  // the coordinator places those that answer
 }
 
 void WorkerSession::Handle(DrainWorker event) { BeginDrain(absl::Milliseconds(event.timeout_ms)); }

@@ -129,6 +129,17 @@ TEST(AdoptionTest, AStageThatStartsServingLaterCompletesThePipeline) {
   EXPECT_TRUE(story.OnlyPipeline().ready);
 }
 
+TEST(AdoptionTest, AnEpochThatBreaksBeforeItIsCompleteIsPlacedAnewAtOnce) {
+  Story story = Restarted(2000);
+  story.worker("w2").stage->phase = StagePhase::kLoaded;
+  story.JoinAll(3);
+  story.Advance(2 * Story::Config().lease - absl::Milliseconds(500));
+  story.worker("w1").stage.reset();  // it lost a neighbour
+  story.Advance(absl::Milliseconds(500));
+  story.AdvanceUntilReady();
+  for (const std::string id : {"w0", "w1", "w2"}) EXPECT_EQ(story.worker(id).loads, 1);
+}
+
 TEST(AdoptionTest, AnAdoptedPipelineThatEndedDoesNotComeBack) {
   Story story = Restarted(2000);
   story.JoinAll(3);

@@ -69,12 +69,30 @@ TEST(RecoveryTest, WithoutASpareFewerStagesServeOn) {
 TEST(RecoveryTest, TheNeighbourMayComplainBeforeTheStreamEnds) {
   Story story = Serving(3, 1);
   const absl::Time broken = story.now();
+  story.worker("w1").frozen = true;
   story.Break("w0", "w1");
-  EXPECT_THAT(story.Status().pipelines, IsEmpty());  // w1 may be well: wait for a heartbeat
+  EXPECT_THAT(story.Status().pipelines, IsEmpty());  // w1 may be well: wait for its answer
   story.Kill("w1");
   story.AdvanceUntilReady();
   EXPECT_LT(story.now() - broken, absl::Milliseconds(100));
   EXPECT_THAT(story.WorkersOf(story.OnlyPipeline()), Contains("w3"));
+}
+
+TEST(RecoveryTest, AFrozenWorkerIsPassedOverEvenIfNobodyNamesIt) {
+  Story story = Serving(3, 1);
+  story.worker("w1").frozen = true;
+  const absl::Time broken = story.now();
+  story.Break("w0", "");  // the head heard of it from a stage that ended in order
+  story.AdvanceUntilReady();
+  EXPECT_LT(story.now() - broken, absl::Milliseconds(600));
+  EXPECT_THAT(story.WorkersOf(story.OnlyPipeline()), ElementsAre("w0", "w3", "w2"));
+}
+
+TEST(RecoveryTest, HealthyWorkersOfABrokenPipelineArePlacedAgainAtOnce) {
+  Story story = Serving(3);
+  story.Break("w0", "w1");
+  EXPECT_TRUE(story.OnlyPipeline().ready);
+  EXPECT_THAT(story.WorkersOf(story.OnlyPipeline()), ElementsAre("w0", "w1", "w2"));
 }
 
 TEST(RecoveryTest, AFrozenSuspectIsPassedOverAfterTwoHeartbeats) {

@@ -167,6 +167,7 @@ void Story::Hear(FakeWorker& worker, const WorkerCommand& command) {
   } else if (const auto* stop = std::get_if<StopStage>(&command)) {
     worker.stops.push_back(*stop);
     if (worker.stage && worker.stage->assignment.epoch <= stop->epoch) worker.stage.reset();
+    Beat(worker);
   } else if (const auto* drain = std::get_if<DrainWorker>(&command)) {
     worker.drain = *drain;
     worker.draining = true;
