@@ -1,0 +1,102 @@
+#include "worker/stage_service.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "base/metrics.h"
+#include "net/channel.h"
+#include "net/server.h"
+#include "proto/generation_codec.h"
+
+namespace sauva {
+namespace {
+
+// The service between real gRPC and a loop whose session's words the test replaces.
+class StageServiceTest : public testing::Test {
+ protected:
+  StageServiceTest() {
+    auto server = RpcServer::Start({.address = "127.0.0.1:0"}, {&service_});
+    EXPECT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    stub_ = v1::WorkerService::NewStub(*MakeChannel(server_->address(), {}));
+  }
+  ~StageServiceTest() override {
+    server_->Shutdown(absl::ZeroDuration());
+    loop_.Stop();
+  }
+
+  // On the loop's thread, as effects are.
+  void OnLoop(const std::function<void()>& work) {
+    std::promise<void> done;
+    loop_.events().PostAt(absl::InfinitePast(), [&] {
+      work();
+      done.set_value();
+    });
+    done.get_future().wait();
+  }
+
+  static v1::SequenceRequest Request() {
+    SequenceRequest request{.epoch = 1, .prompt = {1}};
+    request.sampling.seed = 1;
+    request.sampling.max_tokens = 1;
+    v1::SequenceRequest message;
+    ToProto(request, &message);
+    return message;
+  }
+
+  Metrics metrics_;
+  std::promise<StreamId> opened_;
+  // The session serves nothing and refuses the stream; the test tells of it otherwise.
+  WorkerLoop loop_{{}, [this](WorkerEffect& effect) {
+                     if (auto* end = std::get_if<EndStream>(&effect)) {
+                       opened_.set_value(end->stream);
+                     }
+                   }};
+  StageService service_{loop_,
+                        metrics_.Counter("received_total", "Bytes"),
+                        {.max_streams = 1, .max_unread_messages = 4}};
+  std::unique_ptr<RpcServer> server_;
+  std::unique_ptr<v1::WorkerService::Stub> stub_;
+};
+
+TEST_F(StageServiceTest, AReaderThatFallsBehindIsSentABoundedNumberOfMessagesWithoutAGap) {
+  grpc::ClientContext context;
+  const auto reader = stub_->Generate(&context, Request());
+  const StreamId id = opened_.get_future().get();
+  constexpr uint32_t kMessages = 500;
+  constexpr uint32_t kTokens = 20000;  // 60 kB a message: soon more than gRPC takes
+  OnLoop([&] {
+    for (uint32_t i = 0; i < kMessages; ++i) {
+      service_.Apply(StreamTokens{
+          id, {.first_index = i * kTokens, .tokens = std::vector<TokenId>(kTokens, 100000)}});
+    }
+    service_.Apply(EndStream{id, absl::ResourceExhaustedError("the reader does not keep up")});
+  });
+  uint32_t received = 0;
+  v1::SequenceTokens message;
+  while (reader->Read(&message)) {
+    EXPECT_EQ(message.first_index(), received * kTokens);
+    ++received;
+  }
+  EXPECT_GT(received, 0u);
+  EXPECT_LT(received, kMessages);
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST_F(StageServiceTest, MoreStreamsThanTheLimitAreRefused) {
+  grpc::ClientContext first_context;
+  const auto first = stub_->Generate(&first_context, Request());
+  opened_.get_future().wait();
+  grpc::ClientContext second_context;
+  const auto second = stub_->Generate(&second_context, Request());
+  const grpc::Status status = second->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), testing::HasSubstr("1 streams"));
+  first_context.TryCancel();
+}
+
+}  // namespace
+}  // namespace sauva
