@@ -68,7 +68,8 @@ class Scheduler {
   absl::Status FinishStep(const StepResult& result);
 
   // The owner decides when a sequence ends: after FinishStep it looks at the new token and
-  // calls Cancel for those that are done.
+  // calls Cancel for those that are done. One that has reached max_tokens gives its blocks
+  // back by itself and is scheduled no more, but is known until it is cancelled.
   int num_running() const;
   int num_waiting() const;
   int num_free_blocks() const;  // never used or reclaimable

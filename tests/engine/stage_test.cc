@@ -1,5 +1,8 @@
 #include "engine/stage.h"
 
+#include <algorithm>
+#include <limits>
+#include <random>
 #include <string>
 
 #include "engine/kv_groups.h"
@@ -176,6 +179,66 @@ TEST_F(StageTest, AnswersOnlySequencesThatWantSomething) {
   ASSERT_TRUE(stage->RunStep(OneToken(StepWant::kNone), {}, output).ok());
   EXPECT_TRUE(output.sampled.empty());
   EXPECT_TRUE(output.hidden.empty());
+}
+
+// A header that is right in most fields, and in the others anything.
+StepHeader HostileHeader(std::mt19937_64& random) {
+  const auto pick = [&](int low, int high) {
+    return std::uniform_int_distribution<int>(low, high)(random);
+  };
+  const auto wild = [&](int usual) {
+    if (pick(0, 15) > 0) return usual;
+    const int extremes[] = {-1,
+                            0,
+                            1,
+                            15,
+                            16,
+                            17,
+                            1 << 20,
+                            std::numeric_limits<int>::max(),
+                            std::numeric_limits<int>::min()};
+    return extremes[pick(0, 8)];
+  };
+  StepHeader header{.step_id = 1};
+  const int num_sequences = pick(0, 9) == 0 ? pick(0, 5) : 1;
+  for (int i = 0; i < num_sequences; ++i) {
+    SequenceStep step{.id = static_cast<SequenceId>(wild(pick(1, 2)))};
+    const int num_tokens = pick(0, 9) == 0 ? pick(0, 40) : pick(1, 20);
+    step.first_position = wild(pick(0, 2) * kKvBlockTokens);
+    for (int t = 0; t < num_tokens; ++t) step.tokens.push_back(wild(5));
+    const int end = std::clamp(step.first_position, 0, 64) + num_tokens;
+    BlockDelta delta{.kv_group = static_cast<uint32_t>(wild(0))};
+    for (int b = pick(0, 15) == 0 ? 1 : 0; b * kKvBlockTokens < end; ++b) {
+      delta.appended.push_back(wild(pick(0, 7)));
+    }
+    step.blocks.push_back(delta);
+    step.want = static_cast<StepWant>(pick(0, 20) == 0 ? pick(0, 255) : pick(0, 2));
+    header.sequences.push_back(step);
+  }
+  return header;
+}
+
+TEST_F(StageTest, TakesOrRefusesWhateverHeaderComes) {
+  auto stage = Load({.layers = {0, 3}, .max_step_tokens = 32, .max_sequences = 2});
+  ASSERT_TRUE(stage.ok()) << stage.status();
+  ASSERT_TRUE((*stage)->AllocateKv(8).ok());
+  std::mt19937_64 random(1);
+  StageOutput output;
+  int taken = 0;
+  int refused = 0;
+  for (int i = 0; i < 6000; ++i) {
+    if (i % 4 == 0) {
+      OpenSequence open{.id = 1 + random() % 2, .num_prompt_tokens = 1};
+      open.tokens.assign(1 + random() % 60, 5);
+      ASSERT_TRUE((*stage)->Open(open).ok());
+    }
+    const absl::Status status = (*stage)->RunStep(HostileHeader(random), {}, output);
+    ++(status.ok() ? taken : refused);
+    if (status.ok()) continue;
+    ASSERT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  }
+  EXPECT_GT(taken, 300);
+  EXPECT_GT(refused, 300);
 }
 
 TEST_F(StageTest, EstimatesWhatItWillHold) {
