@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the tests with sanitizers and runs them. Usage: sanitize.sh [asan|tsan|all]
-#   asan  address and undefined behaviour, all tests but those labelled no-sanitize
-#   tsan  threads: own rooms without suppressions; tests that run gRPC's threads (labels
-#         grpc and e2e) with the third parties of scripts/tsan.supp left out, since the
-#         packaged libraries are not instrumented
+# Builds tests with sanitizers and runs them. Usage: sanitize.sh asan|tsan|e2e
+#   asan  address, leaks and undefined behaviour: all tests that start no cluster
+#   tsan  threads: own rooms, without suppressions
+#   e2e   both, over real processes and gRPC's threads; the packaged libraries are not
+#         instrumented, so that thread reports inside them are left out (scripts/tsan.supp)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -29,19 +29,31 @@ run_tests() {  # NAME PRESET CTEST_ARGUMENT…
 
 scripts/setup.sh
 find_shared_data
-what=${1:-all}
-case "$what" in asan|tsan|all) ;; *) echo "usage: sanitize.sh [asan|tsan|all]" >&2; exit 2 ;; esac
 failed=0
-if [ "$what" != tsan ]; then
-  configure_and_build asan
-  run_tests address+undefined asan -LE 'no-sanitize|tidy' || failed=1
-fi
-if [ "$what" != asan ]; then
-  configure_and_build tsan
-  TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
-    run_tests threads tsan -LE 'no-sanitize|tidy|grpc|e2e' || failed=1
-  third_parties=suppressions=$PWD/scripts/tsan.supp:ignore_noninstrumented_modules=1
-  TSAN_OPTIONS=halt_on_error=1:$third_parties \
-    run_tests threads-with-grpc tsan -L 'grpc|e2e' -LE no-sanitize || failed=1
-fi
+# What runs threads of its own, or is run by several, without gRPC.
+own_threads=(base_test thread_pool_test backend_equality_test attention_test sampler_test
+  block_pool_test scheduler_test same_answer_test local_pipeline_test stage_test
+  worker_sessions_test coordinator_test)
+case "${1:-}" in
+  asan)
+    configure_and_build asan
+    run_tests address+undefined asan -LE 'no-sanitize|tidy|e2e' || failed=1
+    ;;
+  tsan)
+    configure_and_build tsan "${own_threads[@]}"
+    TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
+      run_tests threads tsan -R "^($(IFS='|'; echo "${own_threads[*]}"))\$" || failed=1
+    ;;
+  e2e)
+    configure_and_build asan
+    run_tests address+undefined-e2e asan -L e2e || failed=1
+    configure_and_build tsan
+    TSAN_OPTIONS=halt_on_error=1:suppressions=$PWD/scripts/tsan.supp:ignore_noninstrumented_modules=1 \
+      run_tests threads-with-grpc tsan -L 'grpc|e2e' -LE no-sanitize || failed=1
+    ;;
+  *)
+    echo "usage: sanitize.sh asan|tsan|e2e" >&2
+    exit 2
+    ;;
+esac
 exit "$failed"
