@@ -20,6 +20,10 @@ if(SAUVA_BUILD_TESTS)
   find_package(GTest REQUIRED)
 endif()
 
+if(SAUVA_STATIC_RPC)
+  include(SauvaStatic)
+endif()
+
 # CUDA and NCCL: used when found unless SAUVA_CUDA is OFF; one status line says which.
 set(SAUVA_GPU_STATUS "left out (SAUVA_CUDA=OFF)")
 if(NOT SAUVA_CUDA STREQUAL "OFF")

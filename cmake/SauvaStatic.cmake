@@ -1,0 +1,20 @@
+# Makes the imported gRPC, Protobuf and Abseil targets stand for their static archives, so that
+# binaries run where these packages are not installed (their versions differ most between
+# systems). Debian's CMake files name the shared libraries only; the archives lie beside them.
+get_property(imported DIRECTORY PROPERTY IMPORTED_TARGETS)
+foreach(target ${imported})
+  if(NOT target MATCHES "^(gRPC|absl|protobuf)::")
+    continue()
+  endif()
+  foreach(property IMPORTED_LOCATION_NONE IMPORTED_LOCATION_RELEASE IMPORTED_LOCATION)
+    get_target_property(location ${target} ${property})
+    if(NOT location MATCHES "\\.so")
+      continue()
+    endif()
+    string(REGEX REPLACE "\\.so[.0-9]*$" ".a" archive ${location})
+    if(NOT EXISTS ${archive})
+      message(FATAL_ERROR "SAUVA_STATIC_RPC: ${archive} is missing beside ${location}")
+    endif()
+    set_target_properties(${target} PROPERTIES ${property} ${archive} IMPORTED_SONAME_NONE "")
+  endforeach()
+endforeach()
