@@ -85,6 +85,10 @@ void Gateway::Accept(uint64_t call_id, Call call) {
                         ? absl::StrCat("r-", absl::Hex(random_(), absl::kZeroPad16))
                         : call.request.request_id;
   const int64_t num_samples = call.request.sampling.n;
+  LogDebug("request", {{"request_id", call.request_id},
+                       {"tenant", call.request.tenant},
+                       {"priority", call.request.priority},
+                       {"samples", num_samples}});
   calls_.emplace(call_id, std::move(call));
   if (draining_) return Refuse(call_id, Draining());
   if (const absl::Status status = admission_.Enter(num_samples); !status.ok()) {

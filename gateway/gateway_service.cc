@@ -15,7 +15,6 @@
 #include "net/server_stream.h"
 #include "net/status_codec.h"
 #include "proto/control_codec.h"
-#include "proto/generation_codec.h"
 #include "sauva/v1/generation.grpc.pb.h"
 
 namespace sauva {
@@ -54,9 +53,9 @@ class GatewayService final : public v1::GenerationService::CallbackService {
     return absl::IsResourceExhausted(status) ? WithRetryInfo(status, options_.retry_after)
                                              : ToGrpc(status);
   }
-  size_t UnreadLimit(const v1::GenerateRequest& request) const {
-    const uint32_t samples = std::clamp<uint32_t>(request.sampling().n(), 1, kMaxSamples);
-    return options_.max_unread_responses * samples;
+  size_t UnreadLimit(size_t num_samples) const {
+    return std::min(options_.max_unread_responses * std::max<size_t>(num_samples, 1),
+                    options_.max_unread_responses_of_call);
   }
 
   Gateway& gateway_;
@@ -112,7 +111,7 @@ class Batch {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GatewayService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  auto writer = ServerWriter<v1::GenerateResponse>::Make(UnreadLimit(*request));
+  auto writer = ServerWriter<v1::GenerateResponse>::Make(UnreadLimit(request->sampling().n()));
   absl::StatusOr<GenerateInput> input = FromProto(*request);
   if (!input.ok()) {
     auto* reactor = writer->Listen([] {});
@@ -131,9 +130,11 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GatewayService::Generate(
 grpc::ServerWriteReactor<v1::GenerateBatchResponse>* GatewayService::GenerateBatch(
     grpc::CallbackServerContext* context, const v1::GenerateBatchRequest* request) {
   const int num_requests = request->requests_size();
-  size_t max_unread = 0;
-  for (const v1::GenerateRequest& one : request->requests()) max_unread += UnreadLimit(one);
-  auto writer = ServerWriter<v1::GenerateBatchResponse>::Make(std::max<size_t>(max_unread, 1));
+  size_t num_samples = 0;
+  for (const v1::GenerateRequest& one : request->requests()) {
+    num_samples += std::max<size_t>(one.sampling().n(), 1);
+  }
+  auto writer = ServerWriter<v1::GenerateBatchResponse>::Make(UnreadLimit(num_samples));
   if (num_requests == 0 || num_requests > kMaxBatchRequests) {
     auto* reactor = writer->Listen([] {});
     writer->Finish(ToGrpc(absl::InvalidArgumentError(absl::StrCat(

@@ -12,8 +12,10 @@ namespace sauva {
 
 struct GatewayServiceOptions {
   absl::Duration retry_after = absl::Seconds(1);  // told to clients that were refused
-  // Responses of one sample that may wait for a slow reader before it is cut off.
-  size_t max_unread_responses = 4096;
+  // Responses that may wait for a slow reader before it is cut off: for each sample of a
+  // call, and for the call at most.
+  size_t max_unread_responses = 1024;
+  size_t max_unread_responses_of_call = 16384;
 };
 
 // sauva.v1.GenerationService, in front of a gateway. Both must outlive the service.

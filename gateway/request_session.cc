@@ -186,6 +186,7 @@ void RequestSession::OpenHeadAt(const DispatchReply& reply) {
                            .sampling = request_.rules.sampling,
                            .eos_tokens = request_.rules.eos_tokens};
   sequence.sampling.max_tokens = static_cast<int>(max_tokens);
+  sequence.sampling.stop.clear();  // heads know no text
   effects_.push_back(OpenHead{attempt_, reply.head_address, std::move(sequence)});
 }
 

@@ -25,7 +25,7 @@ void SampleRunner::Handle(uint64_t id, const SessionEvent& event) {
   for (SessionEffect& effect : effects) {
     std::visit([&](auto& e) { Do(id, sample, e); }, effect);
   }
-  if (sample.reader_stuck && !sample.ended) {
+  if (sample.reader_stuck) {
     for (SessionEffect& effect : sample.session.OnEvent(ClientCancelled{}, now)) {
       std::visit([&](auto& e) { Do(id, sample, e); }, effect);
     }
@@ -48,8 +48,18 @@ void SampleRunner::End(uint64_t id) {
     context_.metrics.Running(-1);
   }
   context_.metrics.Queued(context_.admission);
-  if (!sample.ended->ok()) context_.metrics.Failed(*sample.ended);
+  if (!sample.ended->ok()) NoteFailure(sample);
   sample.handlers.on_ended(id, *sample.ended);
+}
+
+void SampleRunner::NoteFailure(const Sample& sample) {
+  context_.metrics.Failed(*sample.ended);
+  if (absl::IsCancelled(*sample.ended)) return;  // as the client wished
+  const SampleRequest& request = sample.session.request();
+  LogWarning("sample failed", {{"request_id", request.request_id},
+                               {"sample", request.sample_index},
+                               {"tokens", sample.session.completion().tokens().size()},
+                               {"reason", sample.ended->ToString()}});
 }
 
 void SampleRunner::LeaveQueue(Sample& sample, absl::Time now) {

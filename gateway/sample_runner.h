@@ -109,6 +109,7 @@ class SampleRunner {
   void DispatchTogether(uint64_t id, Sample& sample, const SendDispatch& effect);
   void OnFirstDispatch(FirstDispatch& first, const absl::StatusOr<DispatchReply>& answer);
   void OnDispatch(uint64_t id, uint64_t attempt, const absl::StatusOr<DispatchReply>& answer);
+  void NoteFailure(const Sample& sample);
   void LeaveQueue(Sample& sample, absl::Time now);
   void Send(Sample& sample, SampleOutput output);
   void End(uint64_t id);
