@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "base/check.h"
 
@@ -50,23 +51,41 @@ TestProcess::~TestProcess() {
   close(out_);
 }
 
-std::optional<std::string> TestProcess::ReadLine(absl::Time deadline) {
-  while (true) {
-    if (const size_t end = buffer_.find('\n'); end != std::string::npos) {
-      const std::string line = buffer_.substr(0, end);
-      buffer_.erase(0, end + 1);
-      return line;
-    }
-    pollfd descriptor{out_, POLLIN, 0};
-    const auto wait_ms = std::max<int64_t>(0, (deadline - absl::Now()) / absl::Milliseconds(1));
-    if (poll(&descriptor, 1, static_cast<int>(std::min<int64_t>(wait_ms, 1 << 30))) <= 0) {
-      return std::nullopt;
-    }
-    char bytes[4096];
-    const ssize_t got = read(out_, bytes, sizeof bytes);
-    if (got <= 0) return std::nullopt;
-    buffer_.append(bytes, static_cast<size_t>(got));
+// False at the end of standard output or at `deadline`.
+bool TestProcess::ReadMore(absl::Time deadline) {
+  pollfd descriptor{out_, POLLIN, 0};
+  const auto wait_ms = std::max<int64_t>(0, (deadline - absl::Now()) / absl::Milliseconds(1));
+  if (poll(&descriptor, 1, static_cast<int>(std::min<int64_t>(wait_ms, 1 << 30))) <= 0) {
+    return false;
   }
+  char bytes[4096];
+  const ssize_t got = read(out_, bytes, sizeof bytes);
+  if (got <= 0) return false;
+  buffer_.append(bytes, static_cast<size_t>(got));
+  return true;
+}
+
+std::optional<std::string> TestProcess::ReadLine(absl::Time deadline) {
+  size_t end = 0;
+  while ((end = buffer_.find('\n')) == std::string::npos) {
+    if (!ReadMore(deadline)) return std::nullopt;
+  }
+  const std::string line = buffer_.substr(0, end);
+  buffer_.erase(0, end + 1);
+  return line;
+}
+
+bool TestProcess::AwaitOutput(size_t num_bytes, absl::Time deadline) {
+  while (buffer_.size() < num_bytes) {
+    if (!ReadMore(deadline)) return false;
+  }
+  return true;
+}
+
+std::string TestProcess::ReadRest(absl::Time deadline) {
+  while (ReadMore(deadline)) {
+  }
+  return std::exchange(buffer_, {});
 }
 
 void TestProcess::Signal(int signal) const {
@@ -93,7 +112,7 @@ FinishedProcess RunProcess(const std::vector<std::string>& command) {
   const absl::Time deadline = absl::Now() + absl::Minutes(1);
   FinishedProcess result;
   TestProcess process(command, error_file);
-  while (auto line = process.ReadLine(deadline)) result.out += *line + "\n";
+  result.out = process.ReadRest(deadline);
   result.exit_code = process.Wait(deadline).value_or(-1);
   result.error = ReadWholeFile(error_file);
   return result;

@@ -23,11 +23,18 @@ class TestProcess {
   pid_t pid() const { return pid_; }
   // The next line of standard output, or nothing at the end or at `deadline`.
   std::optional<std::string> ReadLine(absl::Time deadline);
+  // Waits until so many bytes of standard output wait to be read; false when it ends
+  // before, or at `deadline`. Takes nothing away.
+  bool AwaitOutput(size_t num_bytes, absl::Time deadline);
+  // The rest of standard output, up to its end or `deadline`.
+  std::string ReadRest(absl::Time deadline);
   void Signal(int signal) const;
   // The exit code (128 + signal for a killed one), or nothing at `deadline`.
   std::optional<int> Wait(absl::Time deadline);
 
  private:
+  bool ReadMore(absl::Time deadline);
+
   pid_t pid_ = -1;
   int out_ = -1;
   std::string buffer_;

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tests/e2e/extra_gateway.h"
 #include "tests/e2e/stream_client.h"
 
 // A pipeline among several, the coordinator or a gateway dies.
@@ -96,20 +97,13 @@ TEST(GatewayLossTest, TheCommandLineGoesOnAtAnotherGateway) {
   const double tokens_before =
       ScrapeMetric(cluster.http(), "sauva_generation_tokens_total").value_or(0);
 
-  const std::string bin = SAUVA_BINARY_DIR;
-  TestProcess second({bin + "/sauva-gateway", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0",
-                      "--coordinator", cluster.coordinator()},
-                     cluster.log_directory() + "/second-gateway.log");
-  const auto line = second.ReadLine(absl::Now() + kPatience);
-  ASSERT_TRUE(line.has_value());
-  const std::string other = nlohmann::json::parse(*line).at("address");
-
+  const ExtraGateway other(cluster);
   const v1::GenerateRequest request = EightRequests()[0];
-  TestProcess client(
-      {bin + "/sauva", "generate", "--json", "--gateway", cluster.gateway(), "--gateway", other,
-       "--seed", std::to_string(request.sampling().seed()), "--temperature", "1", "--ignore-eos",
-       "--max-tokens", std::to_string(kNumTokens), request.text()},
-      cluster.log_directory() + "/client.log");
+  TestProcess client({std::string(SAUVA_BINARY_DIR) + "/sauva", "generate", "--json", "--gateway",
+                      cluster.gateway(), "--gateway", other.address(), "--seed",
+                      std::to_string(request.sampling().seed()), "--temperature", "1",
+                      "--ignore-eos", "--max-tokens", std::to_string(kNumTokens), request.text()},
+                     cluster.log_directory() + "/client.log");
   const auto delivered = [&] {
     return ScrapeMetric(cluster.http(), "sauva_generation_tokens_total").value_or(0) -
            tokens_before;
