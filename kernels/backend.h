@@ -22,6 +22,8 @@
 // backend equals the reference backend bit for bit.
 namespace sauva {
 
+struct QuantizedMatrix;
+
 // Memory of a backend, freed with the object. Aligned to 64 bytes; zero at first.
 class Buffer {
  public:
@@ -44,16 +46,20 @@ struct Rows {
 
 enum class WeightFormat {
   kNative,  // as stored: f32, f16 or bf16
-  kInt8,    // int8 per output channel; activations int8 per token and group of 32
+  kInt8,    // rounded at load to int8 per output channel (kernels/round_to_nearest.h)
 };
 
-// A matrix as it stands in a checkpoint; the backend copies and repacks what it needs.
+// A matrix as it stands in a checkpoint, in numbers or quantized; the backend copies and
+// repacks what it needs.
 struct WeightSource {
   std::string name;  // for error messages
   DType dtype = DType::kF32;
   int64_t rows = 0;                  // outputs
   int64_t columns = 0;               // inputs
   std::span<const std::byte> bytes;  // row-major, maybe unaligned
+  // When set, of rows x columns: it is the matrix, dtype and bytes are not looked at, and
+  // WeightFormat does not apply.
+  const QuantizedMatrix* quantized = nullptr;
 };
 
 // A matrix [rows, columns] in the layout a backend streams. Opaque.

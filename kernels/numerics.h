@@ -17,6 +17,12 @@ constexpr float kInt8Max = 127.0f;
 // inverse scale might not be finite.
 constexpr float kInt8SmallestMagnitude = 0x1p-100f;
 
+// kNf4Values (kernels/quantized_matrix.h) times 32767, rounded: what int8 activations are
+// multiplied by. None is further than 1.5e-5 from its value.
+constexpr float kNf4FixedStep = 1.0f / 32767.0f;
+constexpr int kNf4Fixed[16] = {-32767, -22812, -17205, -12940, -9320, -6054, -2983, 0,
+                               2608,   5273,   8064,   11072,  14441, 18435, 23689, 32767};
+
 // exp(x) = 2^n (1 + r + r^2 q(r)), n = round(x / ln 2), r = x - n ln 2.
 // q is a Chebyshev fit of degree 4 on [-ln 2 / 2, ln 2 / 2], relative error 8e-9.
 constexpr float kExpLowest = -105.0f;  // rounds to 0

@@ -1,7 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
+
+#include "absl/status/status.h"
 
 // The one description of a quantized matrix: what readers of published checkpoints make,
 // what quantizers make and writers publish, and what every backend repacks for its kernels.
@@ -41,6 +44,17 @@ struct QuantizedMatrix {
 
   int64_t groups() const { return (columns + group_size - 1) / group_size; }
 };
+
+// The part that needs no codes: rows, columns, bits and group size.
+absl::Status ValidateQuantizedShape(const std::string& name, const QuantizedMatrix& matrix);
+
+// Whether sizes, codes, scales, zeros and the column order are as described above, and the
+// group size is a multiple of 32 or the whole row.
+// Errors: INVALID_ARGUMENT naming the tensor, where in it, the limit and the value found.
+absl::Status ValidateQuantizedMatrix(const std::string& name, const QuantizedMatrix& matrix);
+
+// The weight of one code of a validated matrix, in f32. Code columns, not input columns.
+float Dequantize(const QuantizedMatrix& matrix, int64_t row, int64_t code_column);
 
 // The code of "NormalFloat" 4 (QLoRA, Dettmers et al. 2023, appendix E), as f32.
 constexpr float kNf4Values[16] = {

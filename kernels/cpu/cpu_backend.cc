@@ -45,10 +45,11 @@ absl::Status CpuBackend::Reserve(const StepLimits& limits, int64_t max_columns, 
   step_.Reserve(limits);
   max_rows_ = std::max(limits.max_tokens, limits.max_sequences);
   max_columns_ = max_columns;
-  const int64_t groups = int64_t{max_rows_} * ((max_columns + kInt8Group - 1) / kInt8Group);
-  ASSIGN_OR_RETURN(int8_codes_, HostMemory::Allocate(groups * kInt8Group));
-  ASSIGN_OR_RETURN(int8_scales_, HostMemory::Allocate(groups * int64_t{sizeof(float)}));
-  ASSIGN_OR_RETURN(int8_offsets_, HostMemory::Allocate(groups * int64_t{sizeof(int32_t)}));
+  const int64_t units = int64_t{max_rows_} * ((max_columns + kInt8Group - 1) / kInt8Group);
+  ASSIGN_OR_RETURN(int8_codes_, HostMemory::Allocate(units * kInt8Group));
+  ASSIGN_OR_RETURN(int8_scales_, HostMemory::Allocate(units * int64_t{sizeof(float)}));
+  ASSIGN_OR_RETURN(int8_sums_, HostMemory::Allocate(units * int64_t{sizeof(int32_t)}));
+  ASSIGN_OR_RETURN(int8_outliers_, HostMemory::Allocate(units * int64_t{sizeof(uint32_t)}));
   RETURN_IF_ERROR(ReserveAttention());
   sample_scratch_.assign(static_cast<size_t>(pool_.threads()), SampleScratch(vocab_size));
   for (SampleScratch& scratch : sample_scratch_) scratch.weigh = kernels_.weigh;
@@ -60,11 +61,14 @@ void CpuBackend::GatherRows(const Weight& table, float scale, Rows out) {
   for (int t = 0; t < out.rows; ++t) {
     const int32_t row = step_.token_ids()[static_cast<size_t>(t)];
     Check(row >= 0 && row < weight.rows(), "token ids are of the vocabulary");
-    if (!weight.is_int8()) {
+    const PackedMatrix* packed = weight.packed();
+    if (packed == nullptr) {
       kernels_.expand[Index(weight.storage())](weight.row(row), scale, out.columns, out.row(t));
       continue;
     }
-    for (int i = 0; i < out.columns; ++i) out.row(t)[i] = weight.Int8Element(row, i) * scale;
+    for (int i = 0; i < out.columns; ++i) {
+      out.row(t)[packed->InputColumn(i)] = packed->Element(row, i) * scale;
+    }
   }
 }
 

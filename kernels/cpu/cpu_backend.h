@@ -58,8 +58,9 @@ class CpuBackend : public Backend {
     pool_.Run(rows, [&](int64_t row, int thread) { f(static_cast<int>(row), thread); });
   }
   void MatMulNative(const CpuWeight& weight, const MatMulArgs& args);
-  void MatMulInt8(const CpuWeight& weight, const MatMulArgs& args);
-  Int8Activations QuantizeRows(Rows x);
+  void MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args);
+  void AddOutliers(const PackedMatrix& weight, const MatMulArgs& args);
+  Int8Activations QuantizeRows(const PackedMatrix& weight, Rows x);
   absl::Status ReserveAttention();
   // Cuts each sequence into runs of `tokens_per_tile` tokens; returns how many there are.
   int64_t PlanAttentionTiles(int tokens_per_tile);
@@ -72,9 +73,10 @@ class CpuBackend : public Backend {
   // Scratch of Reserve.
   int max_rows_ = 0;
   int64_t max_columns_ = 0;
-  HostMemory int8_codes_;                 // [max_rows, groups * 32]
-  HostMemory int8_scales_;                // [max_rows, groups] f32
-  HostMemory int8_offsets_;               // [max_rows, groups] i32
+  HostMemory int8_codes_;                 // [max_rows, units * 32]
+  HostMemory int8_scales_;                // [max_rows, units] f32
+  HostMemory int8_sums_;                  // [max_rows, units] i32
+  HostMemory int8_outliers_;              // [max_rows, units] u32
   HostMemory attention_scratch_;          // [threads, attention_floats_] f32
   int64_t attention_floats_ = 0;          // per thread, whole cache lines
   std::vector<int64_t> attention_tiles_;  // [sequences + 1], tiles before each sequence

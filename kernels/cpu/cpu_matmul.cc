@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <bit>
+#include <cmath>
 
 #include "base/check.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -55,10 +57,10 @@ void CpuBackend::MatMul(const MatMulArgs& args) {
   Check(args.x.columns == weight.columns() && args.out.columns == weight.rows() &&
             args.out.rows == args.x.rows,
         "a matmul's shapes fit");
-  if (weight.is_int8()) {
-    MatMulInt8(weight, args);
-  } else {
-    MatMulNative(weight, args);
+  if (weight.packed() == nullptr) return MatMulNative(weight, args);
+  MatMulPacked(*weight.packed(), args);
+  if (weight.packed()->activation() == ActivationKind::kLlmInt8) {
+    AddOutliers(*weight.packed(), args);
   }
 }
 
@@ -85,42 +87,71 @@ void CpuBackend::MatMulNative(const CpuWeight& weight, const MatMulArgs& args) {
   });
 }
 
-Int8Activations CpuBackend::QuantizeRows(Rows x) {
+Int8Activations CpuBackend::QuantizeRows(const PackedMatrix& weight, Rows x) {
   Check(x.rows <= max_rows_ && x.columns <= max_columns_, "a step keeps its limits");
-  const int64_t groups = CeilDivide(x.columns, kInt8Group);
+  const int64_t units = CeilDivide(x.columns, kInt8Group);
   int8_t* codes = int8_codes_.as<int8_t>().data();
   float* scales = int8_scales_.as<float>().data();
-  int32_t* offsets = int8_offsets_.as<int32_t>().data();
+  int32_t* sums = int8_sums_.as<int32_t>().data();
   ForEachRow(x.rows, x.columns, [&](int row, int) {
-    kernels_.quantize(x.row(row), x.columns, codes + row * groups * kInt8Group,
-                      scales + row * groups, offsets + row * groups);
+    QuantizeArgs args = weight.quantize_args();
+    args.x = x.row(row);
+    args.codes = codes + row * units * kInt8Group;
+    args.scales = scales + row * units;
+    args.sums = sums + row * units;
+    args.outliers = int8_outliers_.as<uint32_t>().data() + row * units;
+    kernels_.quantize(args);
   });
-  return {.codes = codes, .scales = scales, .offsets = offsets, .groups = groups};
+  return {.codes = codes, .scales = scales, .sums = sums};
 }
 
-void CpuBackend::MatMulInt8(const CpuWeight& weight, const MatMulArgs& args) {
-  const Int8Activations x = QuantizeRows(args.x);
+void CpuBackend::MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args) {
+  const Int8Activations x = QuantizeRows(weight, args.x);
+  const int64_t units = CeilDivide(weight.columns(), kInt8Group);
   const TilePlan plan = Plan({.rows = weight.rows(),
                               .tokens = args.x.rows,
                               .columns = weight.columns(),
                               .activation_bytes = sizeof(int8_t),
                               .threads = pool_.threads()});
+  const auto packed_tile = kernels_.packed_tile[static_cast<size_t>(weight.format())];
   pool_.Run(plan.row_tiles * plan.token_tiles, [&](int64_t tile, int) {
     const int64_t row = tile / plan.token_tiles * plan.rows;
     const int64_t token = tile % plan.token_tiles * plan.tokens;
-    const int64_t first_group = token * x.groups;
-    kernels_.int8_tile({.weight = weight.panel(row / kLanes),
-                        .weight_scales = weight.scales() + row,
-                        .rows = static_cast<int>(std::min(plan.rows, weight.rows() - row)),
-                        .x = {.codes = x.codes + first_group * kInt8Group,
-                              .scales = x.scales + first_group,
-                              .offsets = x.offsets + first_group,
-                              .groups = x.groups},
-                        .tokens = static_cast<int>(std::min(plan.tokens, args.x.rows - token)),
-                        .bias = args.bias.empty() ? nullptr : args.bias.data() + row,
-                        .out = args.out.data + token * args.out.stride + row,
-                        .out_stride = args.out.stride});
+    packed_tile({.weight = weight.panels(row / kLanes),
+                 .rows = static_cast<int>(std::min(plan.rows, weight.rows() - row)),
+                 .x = {.codes = x.codes + token * units * kInt8Group,
+                       .scales = x.scales + token * units,
+                       .sums = x.sums + token * units},
+                 .tokens = static_cast<int>(std::min(plan.tokens, args.x.rows - token)),
+                 .bias = args.bias.empty() ? nullptr : args.bias.data() + row,
+                 .out = args.out.data + token * args.out.stride + row,
+                 .out_stride = args.out.stride});
   });
+}
+
+// Outliers are few, a column in a thousand: one plain sum per output.
+void CpuBackend::AddOutliers(const PackedMatrix& weight, const MatMulArgs& args) {
+  const int64_t units = CeilDivide(weight.columns(), kInt8Group);
+  const auto all = int8_outliers_.as<uint32_t>();
+  for (int token = 0; token < args.x.rows; ++token) {
+    const auto outliers =
+        all.subspan(static_cast<size_t>(token * units), static_cast<size_t>(units));
+    if (std::all_of(outliers.begin(), outliers.end(), [](uint32_t bits) { return bits == 0; })) {
+      continue;
+    }
+    const float* x = args.x.row(token);
+    float* out = args.out.row(token);
+    ForEachRow(args.out.columns, kInt8Group, [&](int row, int) {
+      float sum = 0;
+      for (int64_t unit = 0; unit < units; ++unit) {
+        for (uint32_t bits = outliers[static_cast<size_t>(unit)]; bits != 0; bits &= bits - 1) {
+          const int64_t column = unit * kInt8Group + std::countr_zero(bits);
+          sum = std::fma(x[weight.InputColumn(column)], weight.Element(row, column), sum);
+        }
+      }
+      out[row] += sum;
+    });
+  }
 }
 
 }  // namespace sauva

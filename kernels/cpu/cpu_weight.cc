@@ -5,14 +5,11 @@
 
 #include "base/status_macros.h"
 #include "kernels/numerics.h"
+#include "kernels/round_to_nearest.h"
 #include "kernels/weight_source.h"
 
 namespace sauva {
 namespace {
-
-constexpr uint8_t kCodeOffset = 128;
-
-int64_t RoundUp(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 Storage StorageOf(DType dtype) {
   if (dtype == DType::kF16) return Storage::kF16;
@@ -31,24 +28,28 @@ absl::StatusOr<std::unique_ptr<CpuWeight>> CpuWeight::Create(const WeightSource&
                                                              WeightFormat format) {
   RETURN_IF_ERROR(ValidateWeightSource(source));
   auto weight = std::unique_ptr<CpuWeight>(new CpuWeight(source));
-  RETURN_IF_ERROR(format == WeightFormat::kNative ? weight->CopyNative(source)
-                                                  : weight->PackInt8(source));
+  if (source.quantized != nullptr) {
+    ASSIGN_OR_RETURN(weight->packed_, PackedMatrix::Create(*source.quantized));
+  } else if (format == WeightFormat::kInt8) {
+    ASSIGN_OR_RETURN(const QuantizedMatrix matrix, RoundToInt8(source));
+    ASSIGN_OR_RETURN(weight->packed_, PackedMatrix::Create(matrix));
+  } else {
+    RETURN_IF_ERROR(weight->CopyNumbers(source));
+  }
   return weight;
 }
 
-int64_t CpuWeight::stride() const { return RoundUp(columns_, kLanes); }
+int64_t CpuWeight::size_bytes() const {
+  return packed_ ? packed_->size_bytes() : values_.size_bytes();
+}
+
+int64_t CpuWeight::stride() const { return (columns_ + kLanes - 1) / kLanes * kLanes; }
 
 const std::byte* CpuWeight::row(int64_t row) const {
   return values_.data() + row * stride() * BytesOf(storage_);
 }
 
-int64_t CpuWeight::groups() const { return RoundUp(columns_, kInt8Group) / kInt8Group; }
-
-const uint8_t* CpuWeight::panel(int64_t panel) const {
-  return values_.as<uint8_t>().data() + panel * kLanes * groups() * kInt8Group;
-}
-
-absl::Status CpuWeight::CopyNative(const WeightSource& source) {
+absl::Status CpuWeight::CopyNumbers(const WeightSource& source) {
   const int64_t element = BytesOf(storage_);
   ASSIGN_OR_RETURN(values_, HostMemory::Allocate(rows_ * stride() * element));
   const auto row_bytes = static_cast<size_t>(columns_ * element);
@@ -60,32 +61,6 @@ absl::Status CpuWeight::CopyNative(const WeightSource& source) {
     }
   }
   return absl::OkStatus();
-}
-
-int64_t CpuWeight::PackedOffset(int64_t row, int64_t column) const {
-  const int64_t quad = column / 4;
-  return ((row / kLanes * groups() * (kInt8Group / 4) + quad) * kLanes + row % kLanes) * 4 +
-         column % 4;
-}
-
-absl::Status CpuWeight::PackInt8(const WeightSource& source) {
-  const int64_t padded_rows = RoundUp(rows_, kLanes);
-  ASSIGN_OR_RETURN(values_, HostMemory::Allocate(padded_rows * groups() * kInt8Group));
-  ASSIGN_OR_RETURN(scales_, HostMemory::Allocate(padded_rows * int64_t{sizeof(float)}));
-  const std::span<uint8_t> packed = values_.as<uint8_t>();
-  std::memset(packed.data(), kCodeOffset, packed.size());
-  return ForEachInt8Row(source, [&](int64_t row, std::span<const int8_t> codes, float scale) {
-    scales_.as<float>()[static_cast<size_t>(row)] = scale;
-    for (int64_t i = 0; i < columns_; ++i) {
-      packed[static_cast<size_t>(PackedOffset(row, i))] =
-          static_cast<uint8_t>(codes[static_cast<size_t>(i)] + kCodeOffset);
-    }
-  });
-}
-
-float CpuWeight::Int8Element(int64_t row, int64_t column) const {
-  const int code = values_.as<uint8_t>()[static_cast<size_t>(PackedOffset(row, column))];
-  return static_cast<float>(code - kCodeOffset) * scales_.as<float>()[static_cast<size_t>(row)];
 }
 
 }  // namespace sauva

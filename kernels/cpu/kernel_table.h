@@ -27,19 +27,50 @@ struct DotTile {
   int64_t out_stride = 0;
 };
 
-// Activations of one token as int8, in groups of 32; the last group is padded with 0.
-struct Int8Activations {
-  const int8_t* codes = nullptr;     // [tokens, groups * 32]
-  const float* scales = nullptr;     // [tokens, groups]
-  const int32_t* offsets = nullptr;  // [tokens, groups], -128 * sum of the group's codes
-  int64_t groups = 0;
+// How the codes of a quantized matrix are packed. The values index KernelTable's arrays.
+enum class CodeFormat : uint8_t { kBits8, kBits4, kBits3, kNf4 };
+constexpr int kNumCodeFormats = 4;
+
+// A quantized matrix in panels of 16 rows, one after another. A panel is its groups in
+// order, a group its units of 32 columns, then 16 scales, then 16 zero points if `zeros`.
+// Unit: kernels/cpu/packed_layout.inc.h.
+struct PackedPanels {
+  const uint8_t* data = nullptr;  // 256 bytes after the end may be read
+  int64_t panel_bytes = 0;
+  int64_t units = 0;            // of a row
+  int64_t units_per_group = 0;  // the last group may have fewer
+  bool half_scales = false;     // f16, else f32
+  bool zeros = false;           // bytes; else every code's zero point is the middle one
 };
 
-// Outputs of an int8 matmul: panels of 16 weight rows times token rows.
-struct Int8Tile {
-  const uint8_t* weight = nullptr;       // [panels, groups, 8, 16 rows, 4 columns], code + 128
-  const float* weight_scales = nullptr;  // [panels * 16]
-  int rows = 0;                          // the last panel may be used in part
+// How activations become int8 (kernels/quantized_matrix.h).
+enum class ActivationRounding : uint8_t { kGroups, kStatic, kBesideOutliers };
+
+// One token's activations to int8 in units of 32 columns; the last is padded with 0.
+struct QuantizeArgs {
+  const float* x = nullptr;
+  const int32_t* order = nullptr;  // column i is x[order[i]]; null: x[i]
+  int64_t columns = 0;
+  ActivationRounding rounding = ActivationRounding::kGroups;
+  float static_scale = 0;
+  float outlier_threshold = 0;
+  int8_t* codes = nullptr;       // [units * 32]
+  float* scales = nullptr;       // [units]
+  int32_t* sums = nullptr;       // [units], of the unit's codes
+  uint32_t* outliers = nullptr;  // [units], bit i: column i is one; written for kBesideOutliers
+};
+
+// What QuantizeArgs made of several tokens.
+struct Int8Activations {
+  const int8_t* codes = nullptr;  // [tokens, units * 32]
+  const float* scales = nullptr;  // [tokens, units]
+  const int32_t* sums = nullptr;  // [tokens, units]
+};
+
+// Outputs of a quantized matmul: panels of 16 weight rows times token rows.
+struct PackedTile {
+  PackedPanels weight;  // from the tile's first panel on
+  int rows = 0;         // the last panel may be used in part
   Int8Activations x;
   int tokens = 0;
   const float* bias = nullptr;  // [rows], or null
@@ -99,9 +130,8 @@ constexpr int64_t kAttentionStateFloats = 4;
 struct KernelTable {
   const char* name;
   void (*dot_tile[kNumStorages])(const DotTile& tile);
-  void (*int8_tile)(const Int8Tile& tile);
-  // One token's [columns] floats to int8 groups.
-  void (*quantize)(const float* x, int64_t columns, int8_t* codes, float* scales, int32_t* offsets);
+  void (*packed_tile[kNumCodeFormats])(const PackedTile& tile);
+  void (*quantize)(const QuantizeArgs& args);
   void (*norm)(const NormRow& row);
   void (*rope_halves)(const RopeHead& head);
   void (*rope_interleaved)(const RopeHead& head);

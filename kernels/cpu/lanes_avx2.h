@@ -173,6 +173,17 @@ struct Avx2Lanes {
   static Integers DotQuads(Integers sum, Bytes w, Quad x) {
     return {DotHalf(sum.low, w.even[0], w.odd[0], x), DotHalf(sum.high, w.even[1], w.odd[1], x)};
   }
+  static Integers Times256(Integers x) {
+    return {_mm256_slli_epi32(x.low, 8), _mm256_slli_epi32(x.high, 8)};
+  }
+  static __m256i Product(const int32_t* factors, int32_t by) {
+    const __m256i loaded = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(factors));
+    return _mm256_mullo_epi32(loaded, _mm256_set1_epi32(by));
+  }
+  static Integers SubtractProduct(Integers x, const int32_t factors[kLanes], int32_t by) {
+    return {_mm256_sub_epi32(x.low, Product(factors, by)),
+            _mm256_sub_epi32(x.high, Product(factors + 8, by))};
+  }
   static Avx2Lanes ToFloat(Integers x) {
     return {_mm256_cvtepi32_ps(x.low), _mm256_cvtepi32_ps(x.high)};
   }

@@ -136,6 +136,11 @@ struct Avx512Lanes {
     const __m512i even = _mm512_add_epi32(sum.all, _mm512_madd_epi16(w.even, x.even));
     return {_mm512_add_epi32(even, _mm512_madd_epi16(w.odd, x.odd))};
   }
+  static Integers Times256(Integers x) { return {_mm512_slli_epi32(x.all, 8)}; }
+  static Integers SubtractProduct(Integers x, const int32_t factors[kLanes], int32_t by) {
+    const __m512i product = _mm512_mullo_epi32(_mm512_loadu_si512(factors), _mm512_set1_epi32(by));
+    return {_mm512_sub_epi32(x.all, product)};
+  }
   static Avx512Lanes ToFloat(Integers x) { return {_mm512_cvtepi32_ps(x.all)}; }
 };
 

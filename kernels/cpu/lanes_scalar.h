@@ -157,6 +157,16 @@ struct ScalarLanes {
     }
     return sum;
   }
+  // x * 2^8.
+  static Integers Times256(Integers x) {
+    for (int32_t& value : x.lane) value *= 256;
+    return x;
+  }
+  // x - factors * by, lane by lane.
+  static Integers SubtractProduct(Integers x, const int32_t factors[kLanes], int32_t by) {
+    for (int i = 0; i < kLanes; ++i) x.lane[i] -= factors[i] * by;
+    return x;
+  }
   static ScalarLanes ToFloat(Integers x) {
     return Make([&](int i) { return static_cast<float>(x.lane[i]); });
   }

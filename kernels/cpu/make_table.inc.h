@@ -2,8 +2,9 @@
 
 #include "kernels/cpu/attention.inc.h"
 #include "kernels/cpu/dot.inc.h"
-#include "kernels/cpu/int8.inc.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/packed.inc.h"
+#include "kernels/cpu/quantize.inc.h"
 #include "kernels/cpu/rates.inc.h"
 #include "kernels/cpu/rows.inc.h"
 
@@ -11,14 +12,17 @@ namespace sauva {
 namespace {
 
 // All kernels of lane type L with the integer dot products of D. Gates stand in the order
-// of GateKind, storages in that of Storage.
+// of GateKind, storages in that of Storage, codes in that of CodeFormat.
 template <class L, class D = L>
 constexpr KernelTable MakeTable(const char* name) {
   return {
       .name = name,
       .dot_tile = {DotTileKernel<L, AsF32<L>>, DotTileKernel<L, AsF16<L>>,
                    DotTileKernel<L, AsBF16<L>>},
-      .int8_tile = Int8TileKernel<L, D>,
+      .packed_tile = {PackedTileKernel<L, D, CodeFormat::kBits8>,
+                      PackedTileKernel<L, D, CodeFormat::kBits4>,
+                      PackedTileKernel<L, D, CodeFormat::kBits3>,
+                      PackedTileKernel<L, D, CodeFormat::kNf4>},
       .quantize = QuantizeKernel,
       .norm = NormKernel<L>,
       .rope_halves = RopeHalvesKernel<L>,

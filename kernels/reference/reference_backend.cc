@@ -1,9 +1,8 @@
 #include "kernels/reference/reference_backend.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <vector>
+#include <span>
 
 #include "base/check.h"
 #include "base/status_macros.h"
@@ -15,6 +14,7 @@
 #include "kernels/numerics.h"
 #include "kernels/reference/reference_attention.h"
 #include "kernels/reference/reference_math.h"
+#include "kernels/reference/reference_quantized.h"
 #include "kernels/reference/reference_weight.h"
 
 namespace sauva {
@@ -27,53 +27,34 @@ using reference::Query;
 using reference::ReferenceKv;
 using reference::ReferenceWeight;
 
-// One token's activations as int8 groups.
-struct Quantized {
-  explicit Quantized(int64_t columns)
-      : codes(static_cast<size_t>(columns)),
-        scales(static_cast<size_t>((columns + kInt8Group - 1) / kInt8Group)) {}
-  std::vector<int8_t> codes;
-  std::vector<float> scales;  // one per group of 32
-};
-
-Quantized Quantize(const float* x, int64_t columns) {
-  Quantized result(columns);
-  for (size_t group = 0; group < result.scales.size(); ++group) {
-    const int64_t first = static_cast<int64_t>(group) * kInt8Group;
-    const int64_t end = std::min(columns, first + kInt8Group);
-    // Magnitudes compared as integers order like the numbers, infinity and NaN on top.
-    uint32_t largest_bits = 0;
-    for (int64_t i = first; i < end; ++i) {
-      largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(x[i]) & 0x7fffffffu);
-    }
-    const float largest = std::bit_cast<float>(largest_bits);
-    float& scale = result.scales[group];
-    if (!std::isfinite(largest)) {
-      scale = std::nanf("");  // its codes stay 0
-      continue;
-    }
-    if (largest < kInt8SmallestMagnitude) continue;
-    scale = largest / kInt8Max;
-    const float inverse = kInt8Max / largest;
-    for (int64_t i = first; i < end; ++i) {
-      const float rounded = (x[i] * inverse + kRoundMagic) - kRoundMagic;
-      result.codes[static_cast<size_t>(i)] = static_cast<int8_t>(rounded);
-    }
+// A row of a quantized table as input columns.
+void DequantizeRow(const QuantizedMatrix& matrix, int64_t row, float* out) {
+  for (int64_t i = 0; i < matrix.columns; ++i) {
+    const int64_t column =
+        matrix.column_order.empty() ? i : matrix.column_order[static_cast<size_t>(i)];
+    out[column] = Dequantize(matrix, row, i);
   }
-  return result;
 }
 
-float DotInt8(const ReferenceWeight& weight, int64_t row, const Quantized& x) {
-  float sum = 0;
-  const int8_t* codes = weight.codes(row);
-  for (size_t group = 0; group < x.scales.size(); ++group) {
-    const int64_t first = static_cast<int64_t>(group) * kInt8Group;
-    const int64_t end = std::min(weight.columns(), first + kInt8Group);
-    int32_t dot = 0;
-    for (int64_t i = first; i < end; ++i) dot += codes[i] * x.codes[static_cast<size_t>(i)];
-    sum = std::fma(static_cast<float>(dot), x.scales[group], sum);
+// out[row] = weight[row] * x, for each row.
+void MultiplyQuantized(const QuantizedMatrix& matrix, const float* x, std::span<const float> bias,
+                       float* out) {
+  const reference::QuantizedRow quantized = reference::QuantizeRow(matrix, x);
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    out[row] = reference::DotCodes(matrix, row, quantized);
+    if (!bias.empty()) out[row] += bias[static_cast<size_t>(row)];
+    if (!quantized.outliers.empty()) out[row] += reference::DotOutliers(matrix, row, quantized);
   }
-  return sum * weight.scale(row);
+}
+
+void MultiplyNative(const ReferenceWeight& weight, const float* x, std::span<const float> bias,
+                    float* out) {
+  for (int64_t row = 0; row < weight.rows(); ++row) {
+    const float* w = weight.values(row);
+    out[row] = Dot(
+        weight.columns(), [&](int64_t i) { return w[i]; }, [&](int64_t i) { return x[i]; });
+    if (!bias.empty()) out[row] += bias[static_cast<size_t>(row)];
+  }
 }
 
 void NormalizeRow(const NormArgs& args, const float* x, float* out) {
@@ -130,12 +111,12 @@ void ReferenceBackend::GatherRows(const Weight& table, float scale, Rows out) {
   for (int t = 0; t < out.rows; ++t) {
     const int32_t row = step_.token_ids()[static_cast<size_t>(t)];
     Check(row >= 0 && row < weight.rows(), "token ids are of the vocabulary");
-    for (int i = 0; i < out.columns; ++i) {
-      const float value = weight.is_int8()
-                              ? static_cast<float>(weight.codes(row)[i]) * weight.scale(row)
-                              : weight.values(row)[i];
-      out.row(t)[i] = value * scale;
+    if (weight.quantized()) {
+      DequantizeRow(*weight.quantized(), row, out.row(t));
+    } else {
+      std::copy_n(weight.values(row), out.columns, out.row(t));
     }
+    for (int i = 0; i < out.columns; ++i) out.row(t)[i] *= scale;
   }
 }
 
@@ -153,15 +134,10 @@ void ReferenceBackend::Norm(const NormArgs& args) {
 void ReferenceBackend::MatMul(const MatMulArgs& args) {
   const auto& weight = static_cast<const ReferenceWeight&>(*args.weight);
   for (int t = 0; t < args.x.rows; ++t) {
-    const float* x = args.x.row(t);
-    const Quantized quantized = weight.is_int8() ? Quantize(x, weight.columns()) : Quantized(0);
-    for (int64_t row = 0; row < weight.rows(); ++row) {
-      const float* w = weight.values(row);
-      const float dot = weight.is_int8() ? DotInt8(weight, row, quantized)
-                                         : Dot(
-                                               weight.columns(), [&](int64_t i) { return w[i]; },
-                                               [&](int64_t i) { return x[i]; });
-      args.out.row(t)[row] = args.bias.empty() ? dot : dot + args.bias[static_cast<size_t>(row)];
+    if (weight.quantized()) {
+      MultiplyQuantized(*weight.quantized(), args.x.row(t), args.bias, args.out.row(t));
+    } else {
+      MultiplyNative(weight, args.x.row(t), args.bias, args.out.row(t));
     }
   }
 }

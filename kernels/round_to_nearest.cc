@@ -1,0 +1,153 @@
+#include "kernels/round_to_nearest.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "kernels/half.h"
+#include "kernels/numerics.h"
+#include "kernels/weight_source.h"
+
+namespace sauva {
+namespace {
+
+constexpr uint8_t kInt8Zero = 128;
+constexpr uint8_t kNf4Zero = 7;  // the code of 0
+
+struct GroupView {
+  std::span<const float> values;
+  std::span<uint8_t> codes;
+  float* scale;
+  uint8_t* zero;  // null for NF4
+};
+
+float RoundEven(float x) { return (x + kRoundMagic) - kRoundMagic; }
+
+float LargestMagnitude(std::span<const float> values) {
+  float largest = 0;
+  for (const float value : values) largest = std::max(largest, std::fabs(value));
+  return largest;
+}
+
+absl::Status CheckFinite(const WeightSource& source, int64_t row, std::span<const float> values) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isfinite(values[i])) continue;
+    return absl::InvalidArgumentError(absl::StrCat("tensor ", source.name, ": row ", row,
+                                                   ", column ", i,
+                                                   " is not finite and cannot be quantized"));
+  }
+  return absl::OkStatus();
+}
+
+// Calls round(group) for each group of each row of `source`; `shape` says how to cut it.
+template <class F>
+absl::StatusOr<QuantizedMatrix> ForEachGroup(const WeightSource& source, QuantizedMatrix matrix,
+                                             const F& round) {
+  RETURN_IF_ERROR(ValidateWeightSource(source));
+  matrix.rows = source.rows;
+  matrix.columns = source.columns;
+  matrix.group_size = std::min(matrix.group_size, source.columns);
+  RETURN_IF_ERROR(ValidateQuantizedShape(source.name, matrix));
+  const bool integer = matrix.kind == CodeKind::kInteger;
+  matrix.codes.resize(static_cast<size_t>(matrix.rows * matrix.columns));
+  matrix.scales.resize(static_cast<size_t>(matrix.rows * matrix.groups()));
+  matrix.zeros.resize(integer ? matrix.scales.size() : 0);
+  std::vector<float> values(static_cast<size_t>(matrix.columns));
+  size_t index = 0;
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    ReadRow(source, row, values);
+    RETURN_IF_ERROR(CheckFinite(source, row, values));
+    for (int64_t first = 0; first < matrix.columns; first += matrix.group_size, ++index) {
+      const auto count = static_cast<size_t>(std::min(matrix.group_size, matrix.columns - first));
+      round(
+          GroupView{.values = std::span(values).subspan(static_cast<size_t>(first), count),
+                    .codes = std::span(matrix.codes)
+                                 .subspan(static_cast<size_t>(row * matrix.columns + first), count),
+                    .scale = &matrix.scales[index],
+                    .zero = integer ? &matrix.zeros[index] : nullptr});
+    }
+  }
+  return matrix;
+}
+
+void RoundInt8Group(const GroupView& group) {
+  const float scale = LargestMagnitude(group.values) / kInt8Max;
+  *group.zero = kInt8Zero;
+  if (scale < std::numeric_limits<float>::min()) {
+    *group.scale = 0;
+    std::fill(group.codes.begin(), group.codes.end(), kInt8Zero);
+    return;
+  }
+  *group.scale = scale;
+  for (size_t i = 0; i < group.values.size(); ++i) {
+    group.codes[i] = static_cast<uint8_t>(RoundEven(group.values[i] / scale) + kInt8Zero);
+  }
+}
+
+// The f16 nearest to a step > 0, as formats publish it; f32 beyond the range of f16.
+float PublishedStep(float step) {
+  constexpr float kSmallestHalf = 0x1p-24f;
+  constexpr float kLargestHalf = 65504.0f;
+  if (step > kLargestHalf) return step;
+  return std::max(kSmallestHalf, HalfToFloat(FloatToHalf(step)));
+}
+
+void RoundIntegerGroup(const GroupView& group, int bits) {
+  const auto [lowest, highest] = std::minmax_element(group.values.begin(), group.values.end());
+  const float low = std::min(*lowest, 0.0f);
+  const float high = std::max(*highest, 0.0f);
+  const auto steps = static_cast<float>((1 << bits) - 1);
+  const float step = high / steps - low / steps;  // high - low might overflow
+  if (step < std::numeric_limits<float>::min()) {
+    *group.scale = 0;
+    *group.zero = 0;
+    std::fill(group.codes.begin(), group.codes.end(), uint8_t{0});
+    return;
+  }
+  *group.scale = PublishedStep(step);
+  const float zero = std::clamp(RoundEven(-low / *group.scale), 0.0f, steps);
+  *group.zero = static_cast<uint8_t>(zero);
+  for (size_t i = 0; i < group.values.size(); ++i) {
+    const float code = RoundEven(group.values[i] / *group.scale) + zero;
+    group.codes[i] = static_cast<uint8_t>(std::clamp(code, 0.0f, steps));
+  }
+}
+
+void RoundNf4Group(const GroupView& group) {
+  const float largest = LargestMagnitude(group.values);
+  const float inverse = 1.0f / largest;
+  if (!std::isfinite(inverse)) {
+    *group.scale = 0;
+    std::fill(group.codes.begin(), group.codes.end(), kNf4Zero);
+    return;
+  }
+  *group.scale = largest;
+  float between[15];
+  for (int i = 0; i < 15; ++i) between[i] = (kNf4Values[i] + kNf4Values[i + 1]) * 0.5f;
+  for (size_t i = 0; i < group.values.size(); ++i) {
+    const float unit = group.values[i] * inverse;
+    group.codes[i] = static_cast<uint8_t>(std::lower_bound(between, between + 15, unit) - between);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<QuantizedMatrix> RoundToInt8(const WeightSource& source) {
+  return ForEachGroup(source, {.bits = 8, .group_size = source.columns}, RoundInt8Group);
+}
+
+absl::StatusOr<QuantizedMatrix> RoundToGroups(const WeightSource& source, int bits,
+                                              int64_t group_size) {
+  return ForEachGroup(source, {.bits = bits, .group_size = group_size},
+                      [bits](const GroupView& group) { RoundIntegerGroup(group, bits); });
+}
+
+absl::StatusOr<QuantizedMatrix> RoundToNf4(const WeightSource& source, int64_t group_size) {
+  return ForEachGroup(source, {.kind = CodeKind::kNf4, .group_size = group_size}, RoundNf4Group);
+}
+
+}  // namespace sauva
