@@ -31,8 +31,8 @@ std::string Quoted(const std::string& value) {
 spdlog::logger& Logger() {
   // Made once and never destroyed: threads may log until the very end.
   static spdlog::logger* const logger = [] {
-    auto made = std::make_unique<spdlog::logger>(
-        "sauva", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    auto made = std::make_unique<spdlog::logger>("sauva",
+                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
     made->set_pattern("time=%Y-%m-%dT%H:%M:%S.%eZ level=%l %v", spdlog::pattern_time_type::utc);
     made->flush_on(spdlog::level::info);
     return made.release();
@@ -79,6 +79,10 @@ void LogError(std::string_view event, LogFields fields) {
 
 absl::Status ConfigureLog(std::string_view role, std::string_view level) {
   Role() = std::string(role);
+  return SetLogLevel(level);
+}
+
+absl::Status SetLogLevel(std::string_view level) {
   if (level == "debug") {
     Logger().set_level(spdlog::level::debug);
   } else if (level == "info") {
@@ -88,8 +92,8 @@ absl::Status ConfigureLog(std::string_view role, std::string_view level) {
   } else if (level == "error") {
     Logger().set_level(spdlog::level::err);
   } else {
-    return absl::InvalidArgumentError(
-        absl::StrCat("log level '", std::string(level), "' is none of debug, info, warning, error"));
+    return absl::InvalidArgumentError(absl::StrCat("log level '", std::string(level),
+                                                   "' is none of debug, info, warning, error"));
   }
   return absl::OkStatus();
 }

@@ -39,4 +39,7 @@ void LogWarning(std::string_view event, const std::vector<LogField>& fields);
 // Errors: INVALID_ARGUMENT naming the levels.
 absl::Status ConfigureLog(std::string_view role, std::string_view level);
 
+// The same for the level alone, while the process runs. Thread: any.
+absl::Status SetLogLevel(std::string_view level);
+
 }  // namespace sauva

@@ -3,18 +3,23 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <prometheus/exposer.h>
+#include <prometheus/metric_family.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <exception>
 #include <map>
+#include <set>
+#include <string_view>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/process_metrics.h"
 
 namespace sauva {
 
@@ -29,6 +34,36 @@ const std::vector<double> kStepTimeBuckets = {.0005, .001, .002, .005, .01, .02,
                                               .1,    .2,   .5,   1,    2,   5,   10};
 
 namespace {
+
+// Shows metrics of `registry` that vLLM has too under vLLM's names. Names and meanings are
+// those of vllm/v1/metrics/loggers.py.
+class VllmNames final : public prometheus::Collectable {
+ public:
+  // Shared: the registry is the process's, which shows it under our names.
+  explicit VllmNames(std::shared_ptr<const prometheus::Registry> registry)
+      : registry_(std::move(registry)) {}
+
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    static const std::set<std::string_view> kShared = {
+        "num_requests_running",        "num_requests_waiting",        "kv_cache_usage_perc",
+        "time_to_first_token_seconds", "inter_token_latency_seconds", "e2e_request_latency_seconds",
+        "request_queue_time_seconds",  "prompt_tokens_total",         "generation_tokens_total",
+        "request_success_total",       "num_preemptions_total",       "prompt_tokens_cached_total"};
+    constexpr std::string_view kOurs = "sauva_";
+    std::vector<prometheus::MetricFamily> shown;
+    for (prometheus::MetricFamily& family : registry_->Collect()) {
+      if (family.name.compare(0, kOurs.size(), kOurs) != 0) continue;
+      const std::string suffix = family.name.substr(kOurs.size());
+      if (!kShared.contains(suffix)) continue;
+      family.name = "vllm:" + suffix;
+      shown.push_back(std::move(family));
+    }
+    return shown;
+  }
+
+ private:
+  const std::shared_ptr<const prometheus::Registry> registry_;
+};
 
 // Opens and closes a connection to host:port, a numeric IPv4 address.
 void Knock(const std::string& address) {
@@ -87,7 +122,7 @@ prometheus::Histogram& Metrics::Histogram(const std::string& name, const std::st
       .Add(labels, buckets);
 }
 
-absl::Status Metrics::Serve(const std::string& address) {
+absl::Status Metrics::Serve(const std::string& address, MetricsNames names) {
   Check(exposer_ == nullptr, "metrics are served once");
   try {  // prometheus-cpp reports a failed bind by an exception
     exposer_ = std::make_unique<prometheus::Exposer>(address, 2);
@@ -95,7 +130,12 @@ absl::Status Metrics::Serve(const std::string& address) {
     return absl::UnavailableError(
         absl::StrCat("cannot serve metrics at ", address, ": ", error.what()));
   }
+  others_.push_back(std::make_shared<ProcessMetrics>());
+  if (names == MetricsNames::kOursAndVllm) {
+    others_.push_back(std::make_shared<VllmNames>(registry_));
+  }
   exposer_->RegisterCollectable(registry_);
+  for (const auto& other : others_) exposer_->RegisterCollectable(other);
   const std::vector<int> ports = exposer_->GetListeningPorts();
   Check(!ports.empty(), "an exposer that started listens on a port");
   address_ = absl::StrCat(address.substr(0, address.rfind(':')), ":", ports.front());

@@ -32,7 +32,6 @@ CoordinatorFlags::CoordinatorFlags(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--metrics", config_.metrics, "HOST:PORT that serves /metrics; empty: none")
       ->capture_default_str();
-  app.add_option("--log-level", log_level_, "debug, info, warning or error")->capture_default_str();
   AddServing(app);
   AddCluster(app);
   AddTlsFlags(app, config_.tls);
@@ -86,6 +85,9 @@ void CoordinatorFlags::AddCluster(CLI::App& app) {
   app.add_option("--lease-ms", lease_ms_, "a worker silent for so long is lost")
       ->check(CLI::Range(2, 600'000))
       ->capture_default_str();
+  app.add_option("--drain-timeout", drain_timeout_,
+                 "how long streams of a draining worker may run on before they are moved")
+      ->capture_default_str();
   app.add_option("--max-waiting", cluster.max_waiting, "dispatches that may wait for a pipeline")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -104,6 +106,11 @@ absl::StatusOr<CoordinatorProcessConfig> CoordinatorFlags::Config() const {
   ASSIGN_OR_RETURN(config.coordinator.kv_memory_bytes, ParseBytes(kv_memory_));
   config.coordinator.heartbeat = absl::Milliseconds(heartbeat_ms_);
   config.coordinator.lease = absl::Milliseconds(lease_ms_);
+  if (!absl::ParseDuration(drain_timeout_, &config.coordinator.drain_timeout) ||
+      config.coordinator.drain_timeout < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat("--drain-timeout is '", drain_timeout_,
+                                                   "'; expected a duration such as 30s or 2m"));
+  }
   config.coordinator.mixing = mix_ ? BackendMixing::kAnyClass : BackendMixing::kOneClass;
   RETURN_IF_ERROR(SplitModelPath(config));
   return config;

@@ -16,7 +16,6 @@ class CoordinatorFlags {
 
   // After parsing. Errors: INVALID_ARGUMENT naming flag and value.
   absl::StatusOr<CoordinatorProcessConfig> Config() const;
-  const std::string& log_level() const { return log_level_; }
 
  private:
   void AddServing(CLI::App& app);
@@ -27,7 +26,7 @@ class CoordinatorFlags {
   int heartbeat_ms_ = 250;
   int lease_ms_ = 2000;
   bool mix_ = false;
-  std::string log_level_ = "info";
+  std::string drain_timeout_ = "30s";
 };
 
 }  // namespace sauva

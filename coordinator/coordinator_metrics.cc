@@ -51,9 +51,16 @@ void CoordinatorMetrics::ShowCounters(const CoordinatorCounters& counters) {
   Raise("sauva_placement_moved_bytes_total", "Weight bytes that placements had read anew", {},
         counters.moved_bytes);
   Raise("sauva_workers_lost_total", "Workers lost", {}, counters.workers_lost);
+  // There from the start, so that their first increase is seen.
+  for (const char* outcome : {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE",
+                              "INVALID_ARGUMENT", "NOT_FOUND"}) {
+    Raise("sauva_dispatches_total", "Dispatches, by status code", {{"outcome", outcome}}, 0);
+  }
   for (const auto& [outcome, count] : counters.dispatches) {
     Raise("sauva_dispatches_total", "Dispatches, by status code", {{"outcome", outcome}}, count);
   }
+  Raise("sauva_refusals_total", "Joins, loads and drains refused, by status code",
+        {{"reason", "FAILED_PRECONDITION"}}, 0);
   for (const auto& [reason, count] : counters.refusals) {
     Raise("sauva_refusals_total", "Joins, loads and drains refused, by status code",
           {{"reason", reason}}, count);

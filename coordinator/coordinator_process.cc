@@ -1,15 +1,11 @@
 #include "coordinator/coordinator_process.h"
 
 #include <grpcpp/impl/codegen/service_type.h>
-#include <pthread.h>
-#include <signal.h>
 
 #include <utility>
 
 #include "absl/time/clock.h"
-#include "base/announce.h"
 #include "base/build_id.h"
-#include "base/log.h"
 #include "base/metrics.h"
 #include "base/status_macros.h"
 #include "coordinator/coordinator_service.h"
@@ -35,14 +31,18 @@ CoordinatorConfig MachineConfig(const CoordinatorProcessConfig& config) {
 }  // namespace
 
 struct CoordinatorProcess::Parts {
-  Parts(const CoordinatorProcessConfig& config, std::unique_ptr<ModelCatalog> catalog_in)
-      : catalog(std::move(catalog_in)),
+  Parts(const CoordinatorProcessConfig& config, ProcessHealth& health_in,
+        std::unique_ptr<ModelCatalog> catalog_in)
+      : health(health_in),
+        catalog(std::move(catalog_in)),
         runtime(MachineConfig(config), metrics),
         service(MakeCoordinatorService(runtime, *catalog)) {}
   ~Parts() {
+    health.Unwatch();
     if (server != nullptr) server->Shutdown(absl::ZeroDuration());
   }
 
+  ProcessHealth& health;
   Metrics metrics;
   std::unique_ptr<ModelCatalog> catalog;
   CoordinatorRuntime runtime;
@@ -55,19 +55,21 @@ CoordinatorProcess::CoordinatorProcess(std::unique_ptr<Parts> parts) : parts_(st
 CoordinatorProcess::~CoordinatorProcess() { ShutDown(); }
 
 absl::StatusOr<std::unique_ptr<CoordinatorProcess>> CoordinatorProcess::Start(
-    const CoordinatorProcessConfig& config) {
+    const CoordinatorProcessConfig& config, ProcessHealth& health, MetricsNames names) {
   std::unique_ptr<ModelCatalog> catalog;
   ASSIGN_OR_RETURN(catalog, ModelCatalog::Create(config.model_dir, config.format));
-  auto parts = std::make_unique<Parts>(config, std::move(catalog));
+  auto parts = std::make_unique<Parts>(config, health, std::move(catalog));
   if (!config.model.empty()) {
     ASSIGN_OR_RETURN(const CatalogModel* model, parts->catalog->Open(config.model));
     parts->runtime.Load(model->description, config.replicas, [](const auto&) {});
   }
-  if (!config.metrics.empty()) RETURN_IF_ERROR(parts->metrics.Serve(config.metrics));
+  if (!config.metrics.empty()) RETURN_IF_ERROR(parts->metrics.Serve(config.metrics, names));
   ASSIGN_OR_RETURN(parts->server, RpcServer::Start({.address = config.listen, .tls = config.tls},
                                                    {parts->service.get()}));
   parts->server->SetHealth("", RpcServer::Health::kServing);
   parts->server->SetHealth(kCoordinatorServiceName, RpcServer::Health::kServing);
+  health.SetReady(true);
+  health.Watch([raw = parts.get()](std::function<void()> task) { return raw->runtime.Post(task); });
   return std::unique_ptr<CoordinatorProcess>(new CoordinatorProcess(std::move(parts)));
 }
 
@@ -80,27 +82,6 @@ void CoordinatorProcess::ShutDown() {
   parts_->server->SetHealth(kCoordinatorServiceName, RpcServer::Health::kNotServing);
   parts_->runtime.ShutDown();
   parts_->server->Shutdown(kFarewell);
-}
-
-absl::Status RunCoordinator(const CoordinatorProcessConfig& config) {
-  // Blocked before any thread starts, so that only sigwait below sees them.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::unique_ptr<CoordinatorProcess> process;
-  ASSIGN_OR_RETURN(process, CoordinatorProcess::Start(config));
-  LogInfo("coordinator listens", {{"address", process->address()},
-                                  {"metrics", process->metrics_address()},
-                                  {"model", config.model}});
-  AnnounceListening("coordinator", process->address(), process->metrics_address());
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
-  LogInfo("signal", {{"number", signal_number}});
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-  process->ShutDown();
-  return absl::OkStatus();
 }
 
 }  // namespace sauva

@@ -5,8 +5,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/metrics.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/model_catalog.h"
+#include "net/process_health.h"
 #include "net/tls.h"
 
 namespace sauva {
@@ -26,11 +28,12 @@ struct CoordinatorProcessConfig {
 // Thread: its owner's.
 class CoordinatorProcess {
  public:
-  // Serves at once.
+  // Serves at once. `health`, which must outlive it, is told so.
   // Errors: as OpenModel for the model; UNAVAILABLE naming an address that cannot be bound;
   // as the TLS credentials.
   static absl::StatusOr<std::unique_ptr<CoordinatorProcess>> Start(
-      const CoordinatorProcessConfig& config);
+      const CoordinatorProcessConfig& config, ProcessHealth& health,
+      MetricsNames names = MetricsNames::kOurs);
   ~CoordinatorProcess();
 
   // host:port really taken.
@@ -45,8 +48,5 @@ class CoordinatorProcess {
   explicit CoordinatorProcess(std::unique_ptr<Parts> parts);
   std::unique_ptr<Parts> parts_;
 };
-
-// Runs a coordinator until SIGTERM or SIGINT.
-absl::Status RunCoordinator(const CoordinatorProcessConfig& config);
 
 }  // namespace sauva

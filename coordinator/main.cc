@@ -1,28 +1,41 @@
-#include <CLI/CLI.hpp>
-#include <iostream>
+#include <memory>
+#include <utility>
 
-#include "base/log.h"
+#include "base/status_macros.h"
 #include "coordinator/coordinator_flags.h"
+#include "net/service_main.h"
 
-// Exit codes: 0 done, 1 failed, 2 wrong usage.
+namespace {
+
+class CoordinatorService final : public sauva::Service {
+ public:
+  explicit CoordinatorService(CLI::App& app) : flags_(app) {}
+
+  absl::Status Configure() override {
+    ASSIGN_OR_RETURN(config_, flags_.Config());
+    return absl::OkStatus();
+  }
+  absl::StatusOr<Addresses> Start(sauva::ProcessHealth& health,
+                                  sauva::MetricsNames names) override {
+    ASSIGN_OR_RETURN(process_, sauva::CoordinatorProcess::Start(config_, health, names));
+    return Addresses{process_->address(), process_->metrics_address()};
+  }
+  int Drain() override {
+    process_->ShutDown();  // holds no streams of clients; who waits asks again
+    return 0;
+  }
+
+ private:
+  sauva::CoordinatorFlags flags_;
+  sauva::CoordinatorProcessConfig config_;
+  std::unique_ptr<sauva::CoordinatorProcess> process_;
+};
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  CLI::App app("sauva-coordinator: decides which worker serves which layers, and routes requests",
-               "sauva-coordinator");
-  sauva::CoordinatorFlags flags(app);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  }
-  const auto config = flags.Config();
-  absl::Status status = config.status();
-  if (status.ok()) status = sauva::ConfigureLog("coordinator", flags.log_level());
-  if (!status.ok()) {
-    std::cerr << status.message() << '\n';
-    return 2;
-  }
-  status = sauva::RunCoordinator(*config);
-  if (status.ok()) return 0;
-  std::cerr << "sauva-coordinator: " << status.message() << '\n';
-  return 1;
+  return sauva::RunService(
+      {.role = "coordinator",
+       .about = "decides which worker serves which layers, and routes requests"},
+      argc, argv, [](CLI::App& app) { return std::make_unique<CoordinatorService>(app); });
 }

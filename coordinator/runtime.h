@@ -53,6 +53,8 @@ class CoordinatorRuntime {
   bool Load(ModelDescription model, int replicas, LoadDone done);
   bool Drain(std::string worker_id, absl::Duration timeout, DrainDone done);
   bool Status(StatusDone done);
+  // Runs a task on the loop's thread, if it is not too busy.
+  bool Post(std::function<void()> task) { return loop_.Post(std::move(task)); }
 
   // Ends every call and stream with UNAVAILABLE and waits until that is said.
   void ShutDown();

@@ -134,6 +134,9 @@ void Gateway::OnWaitOver(uint64_t call_id) {
 
 void Gateway::OnModelsChanged() {
   const Health health = models_.AnyReady() && !draining_ ? Health::kServing : Health::kNotServing;
+  context_.metrics.Ready(health == Health::kServing);
+  // Their metrics are there before their first request.
+  for (const std::string& name : models_.Names()) context_.metrics.Of(name);
   if (health != health_) {
     LogInfo(health == Health::kServing ? "serving" : "not serving");
     health_ = health;
@@ -221,7 +224,7 @@ void Gateway::End(uint64_t call_id, const absl::Status& status) {
   for (const uint64_t id : call.samples) runner_.Cancel(id);
   admission_.Leave(call.num_entered);
   call.handlers.on_done(status);
-  if (calls_.empty() && on_empty_) std::exchange(on_empty_, nullptr)();
+  if (calls_.empty() && on_empty_) std::exchange(on_empty_, nullptr)(num_cut_);
 }
 
 void Gateway::Tokenize(TokenizeInput input, std::function<void(absl::StatusOr<Tokens>)> on_done) {
@@ -243,13 +246,14 @@ void Gateway::Tokenize(TokenizeInput input, std::function<void(absl::StatusOr<To
   }
 }
 
-void Gateway::Drain(absl::Time deadline, std::function<void()> on_empty) {
+void Gateway::Drain(absl::Time deadline, std::function<void(int)> on_empty) {
   PostEvent(context_.loop, [this, deadline, on_empty = std::move(on_empty)]() mutable {
     draining_ = true;
     OnModelsChanged();
-    if (calls_.empty()) return on_empty();
+    if (calls_.empty()) return on_empty(0);
     on_empty_ = std::move(on_empty);
     context_.loop->PostAt(deadline, [this] {
+      num_cut_ = static_cast<int>(calls_.size());
       while (!calls_.empty()) End(calls_.begin()->first, Draining());
     });
   });

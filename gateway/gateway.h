@@ -79,8 +79,9 @@ class Gateway {
   void Tokenize(TokenizeInput input, std::function<void(absl::StatusOr<Tokens>)> on_done);
 
   // Takes no further requests; those that run may end until `deadline`, then they fail with
-  // UNAVAILABLE. on_empty runs on the loop when all have ended. Once.
-  void Drain(absl::Time deadline, std::function<void()> on_empty);
+  // UNAVAILABLE. on_empty runs on the loop when all have ended and is told how many failed
+  // that way. Once.
+  void Drain(absl::Time deadline, std::function<void(int num_cut)> on_empty);
 
  private:
   struct Call {
@@ -117,7 +118,8 @@ class Gateway {
   std::mt19937_64 random_;
   Health health_ = Health::kNotServing;
   bool draining_ = false;
-  std::function<void()> on_empty_;
+  std::function<void(int)> on_empty_;
+  int num_cut_ = 0;  // calls ended by the drain's deadline
 };
 
 }  // namespace sauva

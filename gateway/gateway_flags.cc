@@ -42,7 +42,6 @@ GatewayFlags::GatewayFlags(CLI::App& app) {
   app.add_option("--drain-timeout", drain_timeout_,
                  "how long running requests may take after SIGTERM")
       ->capture_default_str();
-  app.add_option("--log-level", log_level_, "debug, info, warning or error")->capture_default_str();
   AddTlsFlags(app, config_.tls);
 }
 

@@ -16,7 +16,6 @@ class GatewayFlags {
 
   // After parsing. Errors: INVALID_ARGUMENT naming flag and value.
   absl::StatusOr<GatewayConfig> Config() const;
-  const std::string& log_level() const { return log_level_; }
 
  private:
   GatewayConfig config_;
@@ -24,7 +23,6 @@ class GatewayFlags {
   std::string dispatch_wait_ = "1m";
   std::string request_timeout_ = "10m";
   std::string drain_timeout_ = "30s";
-  std::string log_level_ = "info";
 };
 
 }  // namespace sauva

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <map>
+#include <memory>
+#include <mutex>
 #include <string>
 
 #include "absl/status/status.h"
@@ -10,18 +13,14 @@
 
 namespace sauva {
 
-// What a gateway shows at /metrics; names as in vLLM with our prefix.
+// What happens to the samples of one model; names as in vLLM with our prefix.
 // Thread: any.
-class GatewayMetrics {
+class ModelMetrics {
  public:
-  explicit GatewayMetrics(Metrics& metrics);
-
-  // A request that was turned away before it became samples.
-  void Refused(const absl::Status& status);
+  ModelMetrics(Metrics& metrics, const std::string& model_name);
 
   void Waiting(double change) { waiting_.Increment(change); }  // samples no head has taken
   void Running(double change) { running_.Increment(change); }
-  void Queued(const Admission& admission);
 
   void LeftQueue(absl::Duration waited, size_t num_prompt_tokens);
   void FirstToken(absl::Duration since_start);
@@ -34,10 +33,12 @@ class GatewayMetrics {
   void Failed(const absl::Status& status);
 
  private:
+  prometheus::Counter& Failures(absl::StatusCode code);
+
   Metrics& metrics_;
+  const MetricLabels labels_;
   prometheus::Gauge& running_;
   prometheus::Gauge& waiting_;
-  prometheus::Gauge& queued_tokens_;
   prometheus::Histogram& time_to_first_token_;
   prometheus::Histogram& inter_token_latency_;
   prometheus::Histogram& e2e_latency_;
@@ -48,6 +49,34 @@ class GatewayMetrics {
   prometheus::Counter& full_length_;
   prometheus::Counter& resumes_;
   prometheus::Counter& inexact_resumes_;
+};
+
+// What a gateway shows at /metrics. Counters of all codes that occur are there from the
+// start, so that their first increase is seen.
+// Thread: any.
+class GatewayMetrics {
+ public:
+  explicit GatewayMetrics(Metrics& metrics);
+
+  // A request that was turned away before it became samples. Without the model's name,
+  // which is then the client's word.
+  void Refused(const absl::Status& status);
+  void Queued(const Admission& admission);
+  void Ready(bool ready) { ready_.Set(ready ? 1 : 0); }
+
+  // Of a model that the cluster serves; valid as long as this object. Beyond kMaxModels all
+  // further ones share the name "other", so that labels stay bounded.
+  ModelMetrics& Of(const std::string& model_name);
+
+ private:
+  static constexpr size_t kMaxModels = 100;
+  prometheus::Counter& Refusals(absl::StatusCode code);
+
+  Metrics& metrics_;
+  prometheus::Gauge& queued_tokens_;
+  prometheus::Gauge& ready_;
+  std::mutex mutex_;
+  std::map<std::string, std::unique_ptr<ModelMetrics>> models_;  // guarded by mutex_
 };
 
 }  // namespace sauva

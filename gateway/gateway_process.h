@@ -9,6 +9,7 @@
 #include "base/metrics.h"
 #include "gateway/gateway.h"
 #include "gateway/gateway_service.h"
+#include "net/process_health.h"
 #include "net/tls.h"
 
 namespace sauva {
@@ -16,7 +17,7 @@ namespace sauva {
 struct GatewayConfig {
   std::string listen = "127.0.0.1:7070";
   std::string coordinator = "127.0.0.1:7071";
-  std::string metrics = "127.0.0.1:8080";  // where RunGateway serves /metrics
+  std::string metrics = "127.0.0.1:8080";  // where the program serves /metrics
   absl::Duration drain_timeout = absl::Seconds(30);
   TlsOptions tls;
   GatewayOptions gateway;
@@ -27,28 +28,26 @@ struct GatewayConfig {
 // Thread: its owner's.
 class GatewayProcess {
  public:
-  // Serves at once; health says SERVING when a pipeline is ready.
-  // `metrics` must outlive it.
+  // Serves at once; health says SERVING when a pipeline is ready, on the server's own port and
+  // as readiness of `health`. Both must outlive it.
   // Errors: UNAVAILABLE naming an address that cannot be bound; as the TLS credentials.
   static absl::StatusOr<std::unique_ptr<GatewayProcess>> Start(const GatewayConfig& config,
-                                                               Metrics& metrics);
+                                                               Metrics& metrics,
+                                                               ProcessHealth& health);
   ~GatewayProcess();
 
   // host:port really taken.
   const std::string& address() const;
 
   // Refuses new requests (UNAVAILABLE, health NOT_SERVING), lets running ones end within
-  // the drain timeout, then ends the rest and the server. Idempotent.
-  void Drain();
+  // the drain timeout, then ends the rest and the server. Returns how many requests were
+  // ended so. Once.
+  int Drain();
 
  private:
   struct Parts;
   explicit GatewayProcess(std::unique_ptr<Parts> parts);
   std::unique_ptr<Parts> parts_;
 };
-
-// Runs a gateway and its metrics endpoint until SIGTERM or SIGINT, then drains it. A second signal
-// ends it at once.
-absl::Status RunGateway(const GatewayConfig& config);
 
 }  // namespace sauva

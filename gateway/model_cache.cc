@@ -155,6 +155,12 @@ bool ModelCache::AnyReady() const {
   });
 }
 
+std::vector<std::string> ModelCache::Names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, entry] : entries_) names.push_back(name);
+  return names;
+}
+
 std::string ModelCache::ServedNames() const {
   std::string names;
   for (const auto& [name, entry] : entries_)

@@ -48,6 +48,9 @@ class ModelCache {
   // True when some model is ready for use and a pipeline serves it.
   bool AnyReady() const;
 
+  // What the cluster serves, ready or not.
+  std::vector<std::string> Names() const;
+
   // Asks the coordinator now rather than at the next turn.
   void RefreshSoon();
 

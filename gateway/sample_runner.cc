@@ -10,8 +10,9 @@ namespace sauva {
 
 uint64_t SampleRunner::Add(NewSample sample) {
   const uint64_t id = next_id_++;
-  samples_.try_emplace(id, std::move(sample), limits_);
-  context_.metrics.Waiting(1);
+  ModelMetrics& metrics = context_.metrics.Of(sample.model->ref.name);
+  samples_.try_emplace(id, std::move(sample), limits_, metrics);
+  metrics.Waiting(1);
   return id;
 }
 
@@ -42,10 +43,10 @@ void SampleRunner::End(uint64_t id) {
   Sample& sample = node.mapped();
   wakes_.Forget(id);
   if (sample.queued) {
-    context_.metrics.Waiting(-1);
+    sample.metrics.Waiting(-1);
     context_.admission.Dequeue(sample.num_tokens());
   } else {
-    context_.metrics.Running(-1);
+    sample.metrics.Running(-1);
   }
   context_.metrics.Queued(context_.admission);
   if (!sample.ended->ok()) NoteFailure(sample);
@@ -53,7 +54,7 @@ void SampleRunner::End(uint64_t id) {
 }
 
 void SampleRunner::NoteFailure(const Sample& sample) {
-  context_.metrics.Failed(*sample.ended);
+  sample.metrics.Failed(*sample.ended);
   if (absl::IsCancelled(*sample.ended)) return;  // as the client wished
   const SampleRequest& request = sample.session.request();
   LogWarning("sample failed", {{"request_id", request.request_id},
@@ -66,9 +67,9 @@ void SampleRunner::LeaveQueue(Sample& sample, absl::Time now) {
   sample.queued = false;
   context_.admission.Dequeue(sample.num_tokens());
   context_.metrics.Queued(context_.admission);
-  context_.metrics.Waiting(-1);
-  context_.metrics.Running(1);
-  context_.metrics.LeftQueue(now - sample.arrived, sample.session.request().prompt.size());
+  sample.metrics.Waiting(-1);
+  sample.metrics.Running(1);
+  sample.metrics.LeftQueue(now - sample.arrived, sample.session.request().prompt.size());
 }
 
 void SampleRunner::Do(uint64_t id, Sample& sample, SendDispatch& effect) {
@@ -150,12 +151,12 @@ void SampleRunner::Do(uint64_t, Sample& sample, CancelHead&) {
 void SampleRunner::Do(uint64_t, Sample& sample, DeliverTokens& effect) {
   const absl::Time now = absl::Now();
   if (sample.last_tokens_at == absl::InfinitePast()) {
-    context_.metrics.FirstToken(now - sample.arrived);
+    sample.metrics.FirstToken(now - sample.arrived);
   } else {
-    context_.metrics.NextTokens(now - sample.last_tokens_at);
+    sample.metrics.NextTokens(now - sample.last_tokens_at);
   }
   sample.last_tokens_at = now;
-  context_.metrics.Delivered(effect.tokens.size());
+  sample.metrics.Delivered(effect.tokens.size());
   SampleOutput output;
   output.text = std::move(effect.text);
   output.tokens = std::move(effect.tokens);
@@ -164,7 +165,7 @@ void SampleRunner::Do(uint64_t, Sample& sample, DeliverTokens& effect) {
 }
 
 void SampleRunner::Do(uint64_t id, Sample& sample, StreamResumed& effect) {
-  context_.metrics.Resumed(effect);
+  sample.metrics.Resumed(effect);
   LogInfo("stream resumed", {{"request_id", sample.session.request().request_id},
                              {"sample", sample.session.request().sample_index},
                              {"id", id},
@@ -173,7 +174,7 @@ void SampleRunner::Do(uint64_t id, Sample& sample, StreamResumed& effect) {
 }
 
 void SampleRunner::Do(uint64_t, Sample& sample, FinishSample& effect) {
-  context_.metrics.Finished(effect);
+  sample.metrics.Finished(effect);
   SampleOutput output;
   output.text = std::move(effect.text);
   output.finish = effect.reason;

@@ -75,14 +75,16 @@ class SampleRunner {
 
  private:
   struct Sample {
-    Sample(NewSample in, const SessionLimits& limits)
-        : model(std::move(in.model)),
+    Sample(NewSample in, const SessionLimits& limits, ModelMetrics& metrics_in)
+        : metrics(metrics_in),
+          model(std::move(in.model)),
           session(*model->tokenizer, std::move(in.request), limits),
           first_dispatch(std::move(in.first_dispatch)),
           handlers(std::move(in.handlers)),
           arrived(in.arrived) {}
     int64_t num_tokens() const { return NumTokens(session.request()); }
 
+    ModelMetrics& metrics;
     std::shared_ptr<const TokenizedModel> model;
     RequestSession session;
     std::shared_ptr<FirstDispatch> first_dispatch;

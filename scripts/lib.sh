@@ -57,3 +57,17 @@ count_skips() {
     -e 's/^OK \(skipped=([0-9]+)\)$/\1/p' -e 's/^Test Skipped\.$/1/p' "$1" |
     awk '{ sum += $1 } END { print sum + 0 }'
 }
+
+# python_with REQUIREMENTS: prints a Python that has these packages, of a virtual environment
+# under build/ that is made once per content of the file.
+python_with() {
+  local requirements=$1 venv
+  venv=build/venv-$(sha256sum "$requirements" | cut -c 1-12)
+  if [ ! -e "$venv/complete" ]; then
+    rm -rf "$venv"
+    /usr/bin/python3 -m venv "$venv" >&2
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" >&2
+    touch "$venv/complete"
+  fi
+  echo "$venv/bin/python"
+}

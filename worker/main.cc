@@ -1,27 +1,37 @@
-#include <CLI/CLI.hpp>
-#include <iostream>
+#include <memory>
+#include <utility>
 
-#include "base/log.h"
+#include "base/status_macros.h"
+#include "net/service_main.h"
 #include "worker/worker_flags.h"
 
-// Exit codes: 0 done, 1 failed, 2 wrong usage.
+namespace {
+
+class WorkerService final : public sauva::Service {
+ public:
+  explicit WorkerService(CLI::App& app) : flags_(app) {}
+
+  absl::Status Configure() override {
+    ASSIGN_OR_RETURN(config_, flags_.Config());
+    return absl::OkStatus();
+  }
+  absl::StatusOr<Addresses> Start(sauva::ProcessHealth& health,
+                                  sauva::MetricsNames names) override {
+    ASSIGN_OR_RETURN(worker_, sauva::Worker::Start(config_, health, names));
+    return Addresses{worker_->address(), worker_->metrics_address()};
+  }
+  int Drain() override { return worker_->Drain(); }
+
+ private:
+  sauva::WorkerFlags flags_;
+  sauva::WorkerConfig config_;
+  std::unique_ptr<sauva::Worker> worker_;
+};
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  CLI::App app("sauva-worker: computes some layers of a model", "sauva-worker");
-  sauva::WorkerFlags flags(app);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  }
-  const auto config = flags.Config();
-  absl::Status status = config.status();
-  if (status.ok()) status = sauva::ConfigureLog("worker", flags.log_level());
-  if (!status.ok()) {
-    std::cerr << "sauva-worker: " << status.message() << '\n';
-    return 2;
-  }
-  status = sauva::RunWorker(*config);
-  if (status.ok()) return 0;
-  std::cerr << "sauva-worker: " << status.message() << '\n';
-  return 1;
+  return sauva::RunService({.role = "worker", .about = "computes some layers of a model"}, argc,
+                           argv,
+                           [](CLI::App& app) { return std::make_unique<WorkerService>(app); });
 }

@@ -1,17 +1,16 @@
 #include "worker/worker.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
 #include <future>
+#include <optional>
 #include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "base/announce.h"
 #include "base/build_id.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -61,6 +60,23 @@ absl::StatusOr<std::string> AdvertisedAddress(const std::string& advertise,
   return advertise;
 }
 
+// A worker without a stage is a spare once the coordinator has had the time to give it one.
+class SpareClock {
+ public:
+  bool IsSpare(bool waits, absl::Time now) {
+    if (!waits) {
+      since_.reset();
+    } else if (!since_) {
+      since_ = now;
+    }
+    return since_ && now - *since_ >= kSpareAfter;
+  }
+
+ private:
+  static constexpr absl::Duration kSpareAfter = absl::Seconds(10);
+  std::optional<absl::Time> since_;
+};
+
 template <class... F>
 struct Overloaded : F... {
   using F::operator()...;
@@ -69,7 +85,7 @@ struct Overloaded : F... {
 }  // namespace
 
 struct Worker::Parts {
-  explicit Parts(const WorkerConfig& config_in);
+  Parts(const WorkerConfig& config_in, ProcessHealth& health_in);
   ~Parts();
 
   void Give(EngineWork work);
@@ -77,13 +93,15 @@ struct Worker::Parts {
   void Apply(WorkerEffect& effect);
   void UpdateMetrics();
   WorkerHello Hello() const;
-  void ShowHealth(RpcServer::Health health);
+  void ShowHealth(RpcServer::Health shown);
 
   const WorkerConfig config;
+  ProcessHealth& health;
+  SpareClock spare_clock;
   WorkerHello hello;  // but for the stage
   WorkerMetrics metrics;
   const ModelStore store;
-  std::promise<void> drained;
+  std::promise<int> drained;
   WorkerLoop loop;
   StepRunner runner;
   PeerClient peers;
@@ -92,8 +110,9 @@ struct Worker::Parts {
   std::unique_ptr<RpcServer> server;
 };
 
-Worker::Parts::Parts(const WorkerConfig& config_in)
+Worker::Parts::Parts(const WorkerConfig& config_in, ProcessHealth& health_in)
     : config(config_in),
+      health(health_in),
       metrics(config.memory_bytes),
       store({.model_dir = config.model_dir,
              .device = config.device,
@@ -110,6 +129,7 @@ Worker::Parts::Parts(const WorkerConfig& config_in)
 
 // Nobody gives effects or events to what is gone: the loop ends first.
 Worker::Parts::~Parts() {
+  health.Unwatch();
   loop.Stop();
   runner.Stop();
   if (server != nullptr) server->Shutdown(absl::ZeroDuration());
@@ -146,14 +166,17 @@ void Worker::Parts::Apply(WorkerEffect& effect) {
                  [this](OpenOutgoing& e) { peers.Apply(e); },
                  [this](CloseOutgoing& e) { peers.Apply(e); },
                  [this](SendOutgoing& e) { peers.Apply(e); },
-                 [this](WorkerDrained&) { drained.set_value(); },
+                 [this](WorkerDrained& e) { drained.set_value(e.num_cut_streams); },
                  [this](auto& e) { service.Apply(e); },
              },
              effect);
 }
 
 void Worker::Parts::UpdateMetrics() {
-  metrics.Update(loop.session(), runner.memory());
+  const WorkerSession& session = loop.session();
+  metrics.Update(session, runner.memory());
+  const bool is_spare = spare_clock.IsSpare(session.joined() && session.idle(), absl::Now());
+  health.SetReady(!session.draining() && (session.serving() || is_spare));
   loop.events().PostAt(absl::Now() + kMetricsInterval, [this] { UpdateMetrics(); });
 }
 
@@ -164,9 +187,9 @@ WorkerHello Worker::Parts::Hello() const {
   return now;
 }
 
-void Worker::Parts::ShowHealth(RpcServer::Health health) {
-  server->SetHealth("", health);
-  server->SetHealth(kServiceName, health);
+void Worker::Parts::ShowHealth(RpcServer::Health shown) {
+  server->SetHealth("", shown);
+  server->SetHealth(kServiceName, shown);
 }
 
 Worker::Worker(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -175,7 +198,8 @@ Worker::~Worker() = default;
 const std::string& Worker::address() const { return parts_->server->address(); }
 const std::string& Worker::metrics_address() const { return parts_->metrics.registry().address(); }
 
-absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config) {
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config,
+                                                      ProcessHealth& health, MetricsNames names) {
   std::error_code error;
   if (!std::filesystem::is_directory(config.model_dir, error)) {
     return absl::NotFoundError(absl::StrCat("model directory ", config.model_dir, " is not there"));
@@ -184,11 +208,11 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
   ASSIGN_OR_RETURN(backend, MakeBackend(config.device, config.threads));
   const int threads = config.threads > 0 ? config.threads : UsableCores();
   const MachineRates rates = MeasureMachineRates(threads);
-  auto parts = std::make_unique<Parts>(config);
+  auto parts = std::make_unique<Parts>(config, health);
   ASSIGN_OR_RETURN(parts->server, RpcServer::Start({.address = config.listen, .tls = config.tls},
                                                    {&parts->service}));
   if (!config.metrics.empty()) {
-    RETURN_IF_ERROR(parts->metrics.registry().Serve(config.metrics));
+    RETURN_IF_ERROR(parts->metrics.registry().Serve(config.metrics, names));
   }
   parts->hello = {.worker_id = config.worker_id.empty() ? MakeWorkerId() : config.worker_id,
                   .metrics_address = parts->metrics.registry().address(),
@@ -207,37 +231,18 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
     joining.set_value(parts->coordinator.Start());
   });
   RETURN_IF_ERROR(joining.get_future().get());
+  health.Watch(
+      [raw = parts.get()](std::function<void()> task) { return raw->loop.events().Post(task); });
   return std::unique_ptr<Worker>(new Worker(std::move(parts)));
 }
 
-void Worker::Drain() {
+int Worker::Drain() {
   LogInfo("draining", {{"timeout", absl::FormatDuration(parts_->config.drain_timeout)}});
   parts_->ShowHealth(RpcServer::Health::kNotServing);
   parts_->loop.Deliver(ShutDownWorker{parts_->config.drain_timeout});
-  parts_->drained.get_future().wait();
+  const int num_cut = parts_->drained.get_future().get();
   parts_->server->Shutdown(kFarewell);
-}
-
-absl::Status RunWorker(const WorkerConfig& config) {
-  // Blocked before any thread starts, so that only sigwait below sees them.
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-  std::unique_ptr<Worker> worker;
-  ASSIGN_OR_RETURN(worker, Worker::Start(config));
-  LogInfo("worker listens", {{"address", worker->address()},
-                             {"metrics", worker->metrics_address()},
-                             {"coordinator", config.coordinator},
-                             {"memory_bytes", config.memory_bytes}});
-  AnnounceListening("worker", worker->address(), worker->metrics_address());
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
-  LogInfo("signal", {{"number", signal_number}});
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
-  worker->Drain();
-  return absl::OkStatus();
+  return num_cut;
 }
 
 }  // namespace sauva

@@ -6,6 +6,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/metrics.h"
+#include "net/process_health.h"
 #include "net/tls.h"
 #include "worker/worker_session.h"
 
@@ -34,7 +36,11 @@ class Worker {
   // Errors: UNAVAILABLE naming an address that cannot be bound; INVALID_ARGUMENT or
   // FAILED_PRECONDITION for a device, an address to advertise or TLS files that do not do;
   // NOT_FOUND for a model directory that is not there.
-  static absl::StatusOr<std::unique_ptr<Worker>> Start(const WorkerConfig& config);
+  // `health`, which must outlive it, is told when it is ready: serving a stage, or known to
+  // the coordinator and without one for a while (a spare).
+  static absl::StatusOr<std::unique_ptr<Worker>> Start(const WorkerConfig& config,
+                                                       ProcessHealth& health,
+                                                       MetricsNames names = MetricsNames::kOurs);
   ~Worker();
 
   // host:port really taken; metrics_address is empty when metrics are not served.
@@ -42,16 +48,13 @@ class Worker {
   const std::string& metrics_address() const;
 
   // Takes no new streams, lets those that run end within the drain timeout, then leaves its
-  // pipeline. Waits for it. Once.
-  void Drain();
+  // pipeline. Waits for it. Returns how many streams still ran then. Once.
+  int Drain();
 
  private:
   struct Parts;
   explicit Worker(std::unique_ptr<Parts> parts);
   std::unique_ptr<Parts> parts_;
 };
-
-// Runs a worker until SIGTERM or SIGINT, then drains it. A second signal ends it at once.
-absl::Status RunWorker(const WorkerConfig& config);
 
 }  // namespace sauva

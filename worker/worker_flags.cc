@@ -68,7 +68,6 @@ WorkerFlags::WorkerFlags(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--worker-id", config_.worker_id,
                  "unique name; default: made of host and process");
-  app.add_option("--log-level", log_level_, "debug, info, warning or error")->capture_default_str();
   AddTlsFlags(app, config_.tls);
 }
 

@@ -16,15 +16,12 @@ class WorkerFlags {
   // What was asked for, checked. Errors: INVALID_ARGUMENT naming flag and value.
   absl::StatusOr<WorkerConfig> Config() const;
 
-  const std::string& log_level() const { return log_level_; }
-
  private:
   WorkerConfig config_;
   std::string model_;
   std::string memory_;
   std::string step_timeout_ = "10s";
   std::string drain_timeout_ = "30s";
-  std::string log_level_ = "info";
 };
 
 }  // namespace sauva

@@ -30,8 +30,12 @@ WorkerMetrics::WorkerMetrics(uint64_t memory_budget_bytes)
       epoch_start_(metrics_.Gauge("sauva_epoch_start_ms",
                                   "Start of the coordinator that gave the epoch, unix time")),
       epoch_counter_(metrics_.Gauge("sauva_epoch_counter", "Number of the epoch since then")),
+      joined_(metrics_.Gauge("sauva_coordinator_connected",
+                             "1 while the coordinator knows of this worker; it serves on without")),
       serving_(metrics_.Gauge("sauva_stage_serving", "1 while a stage is served")),
-      stage_index_(metrics_.Gauge("sauva_stage_index", "Place of the stage in its pipeline")),
+      stage_index_(
+          metrics_.Gauge("sauva_stage_index", "Place of the stage in its pipeline; -1: none")),
+      stage_layers_(metrics_.Gauge("sauva_stage_layers", "Layers of the stage")),
       weight_bytes_(metrics_.Gauge("sauva_memory_bytes", "Memory of the stage by share",
                                    {{"share", "weights"}})),
       kv_bytes_(
@@ -54,6 +58,31 @@ WorkerMetrics::WorkerMetrics(uint64_t memory_budget_bytes)
                                        "Time this stage takes for a step", kStepTimeBuckets)) {
   metrics_.Gauge("sauva_memory_budget_bytes", "Memory this worker may use for a stage")
       .Set(static_cast<double>(memory_budget_bytes));
+  // There from the start, so that their first increase is seen.
+  for (const FinishReason reason : {FinishReason::kStop, FinishReason::kLength}) Finished(reason);
+  for (const absl::StatusCode code :
+       {absl::StatusCode::kUnavailable, absl::StatusCode::kResourceExhausted,
+        absl::StatusCode::kFailedPrecondition, absl::StatusCode::kInvalidArgument}) {
+    Refusals(code);
+  }
+  for (const absl::StatusCode code : {absl::StatusCode::kUnavailable, absl::StatusCode::kCancelled,
+                                      absl::StatusCode::kResourceExhausted}) {
+    Failures(code);
+  }
+}
+
+prometheus::Counter& WorkerMetrics::Finished(FinishReason reason) {
+  return Counter("sauva_request_success_total", "Sequences that finished",
+                 {{"finished_reason", FinishName(reason)}});
+}
+
+prometheus::Counter& WorkerMetrics::Refusals(absl::StatusCode code) {
+  return Counter("sauva_refusals_total", "Requests refused", {{"reason", ReasonName(code)}});
+}
+
+prometheus::Counter& WorkerMetrics::Failures(absl::StatusCode code) {
+  return Counter("sauva_request_failures_total", "Accepted sequences that did not finish",
+                 {{"reason", ReasonName(code)}});
 }
 
 prometheus::Counter& WorkerMetrics::Counter(const std::string& name, const std::string& help,
@@ -78,8 +107,10 @@ void WorkerMetrics::Update(const WorkerSession& session, const StageMemory& memo
   UpdateMemory(memory);
   epoch_start_.Set(static_cast<double>(session.epoch() >> 20));
   epoch_counter_.Set(static_cast<double>(session.epoch() & ((1u << 20) - 1)));
+  joined_.Set(session.joined() ? 1 : 0);
   serving_.Set(session.serving() ? 1 : 0);
   stage_index_.Set(report ? report->assignment.stage_index : -1);
+  stage_layers_.Set(report ? report->assignment.layers().size() : 0);
   const WorkerCounters& counters = session.counters();
   Raise(epochs_started_, counters.epochs_started);
   Raise(epochs_broken_, counters.epochs_broken);
@@ -99,20 +130,9 @@ void WorkerMetrics::UpdateHead(const HeadSession& head, uint32_t num_kv_blocks) 
   Raise(generation_tokens_, counters.generation_tokens);
   Raise(preemptions_, counters.preemptions);
   Raise(resumes_, counters.resumed_requests);
-  for (const auto& [reason, count] : counters.finished) {
-    Raise(Counter("sauva_request_success_total", "Sequences that finished",
-                  {{"finished_reason", FinishName(reason)}}),
-          count);
-  }
-  for (const auto& [code, count] : counters.refusals) {
-    Raise(Counter("sauva_refusals_total", "Requests refused", {{"reason", ReasonName(code)}}),
-          count);
-  }
-  for (const auto& [code, count] : counters.failures) {
-    Raise(Counter("sauva_request_failures_total", "Accepted sequences that did not finish",
-                  {{"reason", ReasonName(code)}}),
-          count);
-  }
+  for (const auto& [reason, count] : counters.finished) Raise(Finished(reason), count);
+  for (const auto& [code, count] : counters.refusals) Raise(Refusals(code), count);
+  for (const auto& [code, count] : counters.failures) Raise(Failures(code), count);
 }
 
 void WorkerMetrics::UpdateMemory(const StageMemory& memory) {

@@ -29,6 +29,9 @@ class WorkerMetrics {
  private:
   prometheus::Counter& Counter(const std::string& name, const std::string& help,
                                const MetricLabels& labels = {});
+  prometheus::Counter& Finished(FinishReason reason);
+  prometheus::Counter& Refusals(absl::StatusCode code);
+  prometheus::Counter& Failures(absl::StatusCode code);
   void Raise(prometheus::Counter& counter, uint64_t total);
   void UpdateHead(const HeadSession& head, uint32_t num_kv_blocks);
   void UpdateMemory(const StageMemory& memory);
@@ -42,8 +45,10 @@ class WorkerMetrics {
   prometheus::Gauge& kv_blocks_;
   prometheus::Gauge& epoch_start_;
   prometheus::Gauge& epoch_counter_;
+  prometheus::Gauge& joined_;
   prometheus::Gauge& serving_;
   prometheus::Gauge& stage_index_;
+  prometheus::Gauge& stage_layers_;
   prometheus::Gauge& weight_bytes_;
   prometheus::Gauge& kv_bytes_;
   prometheus::Gauge& scratch_bytes_;

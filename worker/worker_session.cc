@@ -258,7 +258,7 @@ void WorkerSession::BeatHeart() {
 
 void WorkerSession::Handle(ShutDownWorker event) {
   shutting_down_ = true;
-  if (drained_) effects_.push_back(WorkerDrained{});
+  if (drained_) effects_.push_back(WorkerDrained{num_cut_streams_});
   BeginDrain(event.timeout);
 }
 
@@ -280,10 +280,11 @@ void WorkerSession::WatchDrain() {
   const bool idle = phase_ == Phase::kIdle || phase_ == Phase::kFailed;
   const bool unused = idle_since_ && (assignment_.is_head() || now_ >= *idle_since_ + kDrainGrace);
   if (!idle && !unused && now_ < drain_deadline_) return;
+  num_cut_streams_ = head_.num_streams();
   EndEpoch("this worker shuts down");
   RunInner();
   drained_ = true;
-  if (shutting_down_) effects_.push_back(WorkerDrained{});
+  if (shutting_down_) effects_.push_back(WorkerDrained{num_cut_streams_});
 }
 
 // --- Within

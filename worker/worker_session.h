@@ -112,7 +112,9 @@ struct SendIncoming {
   StageReply reply;
 };
 // Nothing is left to do; the process may end.
-struct WorkerDrained {};
+struct WorkerDrained {
+  int num_cut_streams = 0;  // that ran when the time was up; their gateways take them elsewhere
+};
 using WorkerEffect =
     std::variant<LoadLayers, AllocateKv, OpenSequence, CloseSequence, ComputeStep, StageReport,
                  StageBroken, Heartbeat, OpenOutgoing, CloseOutgoing, SendOutgoing, AcceptIncoming,
@@ -154,7 +156,10 @@ class WorkerSession {
 
   uint64_t epoch() const { return assignment_.epoch; }
   bool serving() const { return phase_ == Phase::kServing; }
+  bool idle() const { return phase_ == Phase::kIdle; }
   bool draining() const { return draining_; }
+  // A coordinator knows of this worker now.
+  bool joined() const { return connected(); }
   const HeadSession& head() const { return head_; }
   const StageSession& stage() const { return stage_; }
   const WorkerCounters& counters() const { return counters_; }
@@ -230,6 +235,7 @@ class WorkerSession {
   bool draining_ = false;
   bool shutting_down_ = false;
   bool drained_ = false;
+  int num_cut_streams_ = 0;
   absl::Time drain_deadline_;
   std::optional<absl::Time> idle_since_;  // while draining: without an open sequence
   WorkerCounters counters_;

@@ -16,6 +16,7 @@
 #include "proto/control_codec.h"
 #include "sauva/v1/control.grpc.pb.h"
 #include "tests/model/tiny_checkpoint.h"
+#include "tests/net/unserved_health.h"
 
 namespace sauva {
 namespace {
@@ -42,7 +43,7 @@ CoordinatorProcessConfig TestConfig() {
 class CoordinatorServiceTest : public testing::Test {
  protected:
   void Start(const CoordinatorProcessConfig& config) {
-    auto started = CoordinatorProcess::Start(config);
+    auto started = CoordinatorProcess::Start(config, UnservedHealth());
     ASSERT_TRUE(started.ok()) << started.status();
     process_ = *std::move(started);
     stub_ = v1::CoordinatorService::NewStub(
@@ -283,13 +284,13 @@ TEST_F(CoordinatorServiceTest, ShutDownEndsWaitingCallsAndStreams) {
 TEST_F(CoordinatorServiceTest, ModelsAndPortsThatAreNotThereAreNamed) {
   CoordinatorProcessConfig config = TestConfig();
   config.model = "absent";
-  const absl::Status absent = CoordinatorProcess::Start(config).status();
+  const absl::Status absent = CoordinatorProcess::Start(config, UnservedHealth()).status();
   EXPECT_EQ(absent.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(absent.message(), HasSubstr("absent"));
   Start(TestConfig());
   config = TestConfig();
   config.listen = process_->address();
-  const absl::Status taken = CoordinatorProcess::Start(config).status();
+  const absl::Status taken = CoordinatorProcess::Start(config, UnservedHealth()).status();
   EXPECT_EQ(taken.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(taken.message(), HasSubstr(process_->address()));
 }

@@ -13,10 +13,20 @@
 namespace sauva::testing {
 namespace {
 
-// The value of a line of Prometheus text; 0 when it is not there.
-double ValueIn(const std::string& text, const std::string& name) {
-  const size_t at = text.find("\n" + name + " ");
-  return at == std::string::npos ? 0 : std::strtod(text.c_str() + at + name.size() + 2, nullptr);
+// Sum over the series of `name`, which may have labels behind it that a series must have too.
+double ValueIn(const std::string& page, const std::string& name) {
+  const size_t brace = std::min(name.find('{'), name.size());
+  const std::string labels =
+      brace < name.size() ? name.substr(brace + 1, name.size() - brace - 2) : std::string();
+  std::istringstream lines(page);
+  double sum = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const size_t end = line.find_first_of("{ ");
+    if (end == std::string::npos || line.substr(0, end) != name.substr(0, brace)) continue;
+    if (line.find(labels) == std::string::npos) continue;
+    sum += std::stod(line.substr(line.rfind(' ') + 1));
+  }
+  return sum;
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "gateway/gateway_process.h"
 #include "sauva/v1/generation.grpc.pb.h"
 #include "tests/gateway/fake_cluster.h"
+#include "tests/net/unserved_health.h"
 
 namespace sauva::testing {
 
@@ -47,7 +48,7 @@ class GatewayTest : public ::testing::Test {
   void SetUp() override { metrics_before_ = Scrape(); }
 
   void StartGateway(const GatewayConfig& config) {
-    auto started = GatewayProcess::Start(config, ProgramMetrics());
+    auto started = GatewayProcess::Start(config, ProgramMetrics(), UnservedHealth());
     ASSERT_TRUE(started.ok()) << started.status();
     gateway = *std::move(started);
     channel = grpc::CreateChannel(gateway->address(), grpc::InsecureChannelCredentials());

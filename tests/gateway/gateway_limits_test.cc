@@ -9,6 +9,7 @@
 
 #include "gateway/retry_info_codec.h"
 #include "tests/gateway/gateway_fixture.h"
+#include "tests/net/unserved_health.h"
 
 namespace sauva::testing {
 namespace {
@@ -270,7 +271,7 @@ TEST_F(GatewayTest, TwoGatewaysCannotTakeOnePort) {
   GatewayConfig config = PlainConfig(coordinator.address());
   config.listen = gateway->address();
   Metrics metrics;
-  const auto second = GatewayProcess::Start(config, metrics);
+  const auto second = GatewayProcess::Start(config, metrics, UnservedHealth());
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(gateway->address()));
 }

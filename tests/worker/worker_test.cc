@@ -21,6 +21,7 @@
 #include "proto/stage_codec.h"
 #include "sauva/v1/stage.grpc.pb.h"
 #include "tests/model/tiny_checkpoint.h"
+#include "tests/net/unserved_health.h"
 #include "tests/worker/test_coordinator.h"
 
 namespace sauva {
@@ -80,7 +81,7 @@ class WorkerTest : public testing::Test {
 
   Worker& StartWorker(int index) { return StartWorker(index, Config(index)); }
   Worker& StartWorker(int index, const WorkerConfig& config) {
-    auto worker = Worker::Start(config);
+    auto worker = Worker::Start(config, UnservedHealth());
     EXPECT_TRUE(worker.ok()) << worker.status();
     workers_[index] = *std::move(worker);
     EXPECT_TRUE(coordinator_->WaitUntil(
@@ -379,7 +380,8 @@ TEST_F(WorkerTest, MetricsTellWhatAStageDoes) {
   const absl::Time deadline = absl::Now() + absl::Seconds(20);
   do {
     page = HttpGet(workers_.at(0)->metrics_address(), "/metrics");
-  } while (page.find("sauva_refusals_total{") == std::string::npos && absl::Now() < deadline);
+  } while (page.find("sauva_refusals_total{reason=\"invalid_argument\"} 1") == std::string::npos &&
+           absl::Now() < deadline);
   for (const char* line :
        {"sauva_num_requests_running 0", "sauva_num_requests_waiting 0",
         "sauva_kv_cache_usage_perc 0", "sauva_prompt_tokens_total 3",
@@ -398,7 +400,7 @@ TEST_F(WorkerTest, APortInUseIsAnErrorThatNamesIt) {
   Worker& first = StartWorker(0);
   WorkerConfig config = Config(1);
   config.listen = first.address();
-  const auto second = Worker::Start(config);
+  const auto second = Worker::Start(config, UnservedHealth());
   EXPECT_TRUE(absl::IsUnavailable(second.status()));
   EXPECT_THAT(second.status().message(), HasSubstr(first.address()));
 }

@@ -1,0 +1,300 @@
+"""What the chart renders is valid Kubernetes, safe, and calls the programs as they are."""
+
+import os
+import re
+import subprocess
+import unittest
+
+import kubernetes_validate
+import yaml
+
+import helm_python
+from tests.deploy.manifests import (CHART, EXAMPLES, NAMES, ROOT, container, example, flags, merged,
+                                    pod, render, seconds, workloads)
+
+BIN = os.path.join(ROOT, os.environ.get("SAUVA_BIN", "build/release/bin"))
+KUBERNETES = ("1.30", "1.37")
+# Custom resources have no schema in kubernetes-validate; their shape is checked by hand below.
+CUSTOM = {"PodMonitor", "PrometheusRule"}
+
+
+def quantity(text):
+    number, unit = re.fullmatch(r"([0-9]+)([MG]i)B?", text).groups()
+    return int(number) * {"Mi": 1, "Gi": 1024}[unit]
+
+
+class Rendered(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.objects = {name: render(example(name)) for name in NAMES}
+
+    def each_workload(self):
+        for name, objects in self.objects.items():
+            found = workloads(objects)
+            self.assertGreaterEqual(len(found), 3)
+            for workload in found:
+                with self.subTest(example=name, workload=workload["metadata"]["name"]):
+                    yield workload
+
+
+class ValidityTest(Rendered):
+    def test_every_example_file_is_tested(self):
+        files = {name[:-len(".yaml")] for name in os.listdir(EXAMPLES)}
+        self.assertEqual(files, set(NAMES))
+
+    def test_every_object_is_valid_for_the_oldest_and_the_newest_kubernetes(self):
+        validated = 0
+        for name, objects in self.objects.items():
+            for (kind, object_name), item in objects.items():
+                if kind in CUSTOM:
+                    continue
+                for version in KUBERNETES:
+                    with self.subTest(example=name, object=object_name, kind=kind, version=version):
+                        kubernetes_validate.validate(item, version, strict=True)
+                        validated += 1
+        self.assertGreater(validated, 100)
+
+    def test_the_validator_refuses_a_wrong_object(self):
+        item = render(example("tls"))[("Deployment", "demo-sauva-gateway")]
+        item["spec"]["template"]["spec"]["containers"][0]["livenesProbe"] = {}
+        with self.assertRaises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(item, KUBERNETES[0], strict=True)
+
+    def test_helm_lint_finds_nothing(self):
+        for name in NAMES:
+            result = helm_python.lint(CHART, values=example(name))
+            messages = [m for m in result["messages"] if m.get("severity") in (2, 3, "WARNING", "ERROR")]
+            self.assertEqual(messages, [], name)
+
+    def test_custom_resources_have_the_shape_that_the_operator_reads(self):
+        objects = self.objects["everything"]
+        monitor = objects[("PodMonitor", "llm")]["spec"]
+        endpoint = monitor["podMetricsEndpoints"][0]
+        self.assertEqual(endpoint["port"], "metrics")
+        self.assertEqual(endpoint["relabelings"][0]["targetLabel"], "role")
+        rules = objects[("PrometheusRule", "llm")]["spec"]["groups"]
+        self.assertTrue(all(group["name"] and group["rules"] for group in rules))
+        with open(os.path.join(ROOT, "monitoring/rules.yaml"), encoding="utf-8") as file:
+            self.assertEqual(rules, yaml.safe_load(file)["groups"])
+
+    def test_dashboards_are_the_files_of_the_tree(self):
+        data = self.objects["everything"][("ConfigMap", "llm-dashboards")]
+        self.assertEqual(data["metadata"]["labels"]["grafana_dashboard"], "1")
+        folder = os.path.join(ROOT, "monitoring/dashboards")
+        names = {name for name in os.listdir(folder) if name.endswith(".json")}
+        self.assertEqual(set(data["data"]), names)
+        for name in names:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                self.assertEqual(data["data"][name].strip(), file.read().strip())
+
+    def test_every_value_is_commented_and_known_to_the_schema(self):
+        with open(os.path.join(CHART, "values.yaml"), encoding="utf-8") as file:
+            lines = file.read().splitlines()
+        for number, line in enumerate(lines):
+            key = re.match(r"\s*(?:- )?([A-Za-z]+):", line)
+            if not key or line.lstrip().startswith("#") or "{" in line.split(":")[0]:
+                continue
+            is_group = line.rstrip().endswith(":")
+            if is_group or re.match(r"\s*(requests|limits):", line):
+                continue
+            self.assertTrue(lines[number - 1].lstrip().startswith("#"),
+                            f"values.yaml:{number + 1}: {line.strip()} has no comment")
+
+
+class SafetyTest(Rendered):
+    def test_containers_run_without_privileges_on_a_read_only_root(self):
+        for workload in self.each_workload():
+            spec = pod(workload)
+            context = spec["securityContext"]
+            self.assertIs(context["runAsNonRoot"], True)
+            self.assertGreater(context["runAsUser"], 0)
+            self.assertEqual(context["seccompProfile"], {"type": "RuntimeDefault"})
+            self.assertIs(spec["automountServiceAccountToken"], False)
+            for forbidden in ("hostNetwork", "hostPID", "hostIPC"):
+                self.assertNotIn(forbidden, spec)
+            own = container(workload)["securityContext"]
+            self.assertIs(own["allowPrivilegeEscalation"], False)
+            self.assertIs(own["readOnlyRootFilesystem"], True)
+            self.assertEqual(own["capabilities"], {"drop": ["ALL"]})
+            for mount in container(workload).get("volumeMounts", []):
+                if mount["name"] != "shm":
+                    self.assertIs(mount["readOnly"], True, mount)
+
+    def test_no_rights_are_asked_of_the_cluster(self):
+        for objects in self.objects.values():
+            self.assertFalse({kind for kind, _ in objects} &
+                             {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"})
+
+    def test_three_probes_ask_three_questions_on_the_health_port(self):
+        for workload in self.each_workload():
+            main = container(workload)
+            ports = {port["name"]: port["containerPort"] for port in main["ports"]}
+            self.assertEqual(flags(workload)["--health"], f"0.0.0.0:{ports['health']}")
+            for probe, service in (("startupProbe", "startup"), ("livenessProbe", "liveness"),
+                                   ("readinessProbe", "readiness")):
+                self.assertEqual(main[probe]["grpc"], {"port": ports["health"], "service": service})
+            # Ten minutes to start before it counts as dead.
+            startup = main["startupProbe"]
+            self.assertGreaterEqual(startup["periodSeconds"] * startup["failureThreshold"], 600)
+
+    def test_grace_periods_hold_the_drain_and_the_time_before_it(self):
+        for workload in self.each_workload():
+            main = container(workload)
+            needed = main.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+            if main["name"] != "coordinator":
+                needed += seconds(flags(workload)["--drain-timeout"])
+            self.assertGreaterEqual(pod(workload)["terminationGracePeriodSeconds"], needed + 10)
+
+    def test_ports_of_flags_containers_and_services_agree(self):
+        for objects in self.objects.values():
+            for workload in workloads(objects):
+                main = container(workload)
+                ports = {port["name"]: port["containerPort"] for port in main["ports"]}
+                self.assertEqual(flags(workload)["--listen"], f"0.0.0.0:{ports['grpc']}")
+                self.assertEqual(flags(workload)["--metrics"], f"0.0.0.0:{ports['metrics']}")
+
+    def test_the_worker_plane_is_closed_to_all_but_sauva(self):
+        for name, objects in self.objects.items():
+            full = "llm" if name == "everything" else "demo-sauva"
+            policy = objects[("NetworkPolicy", f"{full}-worker")]["spec"]
+            self.assertEqual(policy["policyTypes"], ["Ingress", "Egress"])
+            for rule in policy["ingress"]:
+                ports = {port["port"] for port in rule.get("ports", [])}
+                if ports == {8080}:
+                    continue
+                peers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+                         for peer in rule["from"]]
+                self.assertTrue(set(peers) <= {"worker", "gateway"}, rule)
+                self.assertTrue(ports == {7072} or peers == ["worker"], rule)
+
+    def test_policies_budgets_and_services_choose_exactly_their_pods(self):
+        for objects in self.objects.values():
+            labels = [w["spec"]["template"]["metadata"]["labels"] for w in workloads(objects)]
+            for (kind, name), item in objects.items():
+                spec = item.get("spec", {})
+                selector = {"Service": lambda: spec["selector"],
+                            "NetworkPolicy": lambda: spec["podSelector"]["matchLabels"],
+                            "PodDisruptionBudget": lambda: spec["selector"]["matchLabels"]}.get(kind)
+                if selector is None:
+                    continue
+                chosen = [pods for pods in labels if selector().items() <= pods.items()]
+                components = {pods["app.kubernetes.io/component"] for pods in chosen}
+                self.assertEqual(len(components), 1, (kind, name))
+
+    def test_workers_find_each_other_before_they_are_ready(self):
+        for objects in self.objects.values():
+            sets = [o for (kind, _), o in objects.items() if kind == "StatefulSet"]
+            for item in sets:
+                self.assertEqual(item["spec"]["podManagementPolicy"], "Parallel")
+                service = objects[("Service", item["spec"]["serviceName"])]["spec"]
+                self.assertEqual(service["clusterIP"], "None")
+                self.assertIs(service["publishNotReadyAddresses"], True)
+                self.assertIn(f".{item['spec']['serviceName']}.ml.svc.",
+                              flags(item)["--advertise"])
+
+    def test_the_autoscaler_looks_at_the_queue(self):
+        scaler = self.objects["everything"][("HorizontalPodAutoscaler", "llm-gateway")]["spec"]
+        self.assertEqual(scaler["metrics"][0]["pods"]["metric"]["name"],
+                         "sauva_num_requests_waiting")
+        deployment = self.objects["everything"][("Deployment", "llm-gateway")]["spec"]
+        self.assertNotIn("replicas", deployment)
+
+    def test_shared_memory_is_memory_and_fits_the_limit(self):
+        item = self.objects["one_gpu"][("StatefulSet", "demo-sauva-worker-gpu")]
+        volume = {v["name"]: v for v in pod(item)["volumes"]}["shm"]
+        self.assertEqual(volume["emptyDir"], {"medium": "Memory", "sizeLimit": "1Gi"})
+        self.assertIn({"name": "shm", "mountPath": "/dev/shm"}, container(item)["volumeMounts"])
+
+    def test_memory_of_cpu_workers_is_within_their_limit(self):
+        for workload in self.each_workload():
+            given = flags(workload)
+            if given.get("--device", "").startswith("cpu"):
+                limit = container(workload)["resources"]["limits"]["memory"]
+                self.assertLessEqual(quantity(given["--memory"]), quantity(limit))
+
+
+class FlagsTest(Rendered):
+    def test_every_flag_is_one_that_the_program_has(self):
+        known = {}
+        for workload in self.each_workload():
+            (program,) = container(workload)["command"]
+            program = os.path.join(BIN, os.path.basename(program))
+            if program not in known:
+                text = subprocess.run([program, "--help"], check=True, capture_output=True,
+                                      text=True).stdout
+                known[program] = set(re.findall(r"--[a-z][a-z-]*", text))
+            self.assertEqual(set(flags(workload)) - known[program], set())
+
+    def test_programs_take_the_values_that_are_rendered(self):
+        """Every flag is understood: what fails is the model that is not there."""
+        for workload in self.each_workload():
+            main = container(workload)
+            program = os.path.join(BIN, os.path.basename(main["command"][0]))
+            arguments = [a for a in main["args"]
+                         if not re.match(r"--(tls-|listen|metrics=|health|insecure|model-dir)", a)]
+            arguments += ["--listen=127.0.0.1:0", "--metrics=127.0.0.1:0"]
+            if main["name"] != "gateway":
+                arguments += ["--model-dir=/nonexistent"]
+            else:  # a gateway needs no file, so its own certificate is what is missing
+                arguments += ["--tls-cert=/nonexistent", "--tls-key=/nonexistent"]
+            done = subprocess.run([program, *arguments], capture_output=True, text=True,
+                                  timeout=60, check=False)
+            self.assertEqual(done.returncode, 4, done.stderr)
+
+
+class ContradictionTest(unittest.TestCase):
+    def refused(self, base, changes, *expected):
+        with self.assertRaises(helm_python.HelmError) as caught:
+            render(merged(example(base), changes))
+        for text in expected:
+            self.assertIn(text, str(caught.exception))
+
+    def test_a_model_without_a_name(self):
+        self.refused("tls", {"model.name": ""}, "/model/name")
+
+    def test_no_model_volume_and_two(self):
+        self.refused("tls", {"model.volume.existingClaim": ""}, "model.volume", "exactly one")
+        self.refused("tls", {"model.volume.hostPath": "/m"}, "existingClaim, hostPath]")
+
+    def test_tls_without_a_secret_and_a_secret_without_tls(self):
+        self.refused("tls", {"tls.secretName": ""}, "tls.secretName is empty")
+        self.refused("tls", {"tls.enabled": False}, "tls.secretName is sauva-tls")
+
+    def test_more_stages_than_workers(self):
+        self.refused("tls", {"model.stages": 3}, "have 2 workers", "needs 3")
+
+    def test_two_groups_of_one_name(self):
+        self.refused("two_groups", {"workerGroups.1.name": "large"}, "name large is there twice")
+
+    def test_a_gpu_that_is_not_asked_for_and_one_that_is_not_used(self):
+        self.refused("one_gpu", {"workerGroups.0.resources.limits": {"memory": "24Gi"}},
+                     "workerGroups gpu", "no nvidia.com/gpu")
+        self.refused("one_gpu", {"workerGroups.0.device": "cpu"}, "device is cpu", "nvidia.com/gpu")
+
+    def test_memory_beyond_the_limit_and_a_limit_without_memory(self):
+        self.refused("tls", {"workerGroups": [{"name": "a", "device": "cpu", "count": 1,
+                                               "memory": "2Gi", "shmSize": "512Mi",
+                                               "resources": {"limits": {"memory": "2Gi"}}}]},
+                     "workerGroups a", "2560 Mi", "2048 Mi")
+        self.refused("cpu_minimal", {"workerGroups.0.memory": ""}, "memory must say")
+
+    def test_grace_shorter_than_the_drain(self):
+        self.refused("tls", {"gateway": {"terminationGracePeriodSeconds": 30}}, "is 30", "80")
+        self.refused("tls", {"worker": {"terminationGracePeriodSeconds": 30}}, "is 30", "70")
+
+    def test_fewer_pods_at_most_than_at_least(self):
+        self.refused("everything", {"gateway.autoscaling.minReplicas": 10}, "is 10", "maxReplicas, 9")
+
+    def test_a_lease_shorter_than_two_heartbeats(self):
+        self.refused("everything", {"coordinator.leaseMs": 900}, "leaseMs is 900", "500")
+
+    def test_unknown_and_misspelt_values(self):
+        self.refused("tls", {"gatway": {}}, "gatway")
+        self.refused("tls", {"gateway": {"replica": 2}}, "replica")
+        self.refused("tls", {"model.weights": "int4"}, "/model/weights")
+        self.refused("tls", {"workerGroups": [{"name": "a", "device": "gpu", "count": 1}]},
+                     "/workerGroups/0/device")
+
+
+if __name__ == "__main__":
+    unittest.main()
