@@ -66,7 +66,8 @@ void PrintSpeed(const Transcript& transcript, std::ostream& notes) {
 
 std::optional<absl::Duration> GatewayChoice::AfterFailure(const absl::Status& status,
                                                           size_t tokens_received) {
-  if (status.code() != absl::StatusCode::kUnavailable) return std::nullopt;
+  // CANCELLED too: gRPC says so of a call that reached a server which had just shut down.
+  if (!absl::IsUnavailable(status) && !absl::IsCancelled(status)) return std::nullopt;
   if (num_gateways_ == 1 && tokens_received == 0) return std::nullopt;
   if (tokens_received > tokens_before_) failures_without_progress_ = 0;
   tokens_before_ = tokens_received;

@@ -71,3 +71,18 @@ python_with() {
   fi
   echo "$venv/bin/python"
 }
+
+# prometheus_tools: prints the folder of prometheus and promtool. Debian's package would start a
+# service when it is installed, so it is only unpacked, under build/.
+prometheus_tools() {
+  local folder=$PWD/build/prometheus found
+  if found=$(command -v promtool) && command -v prometheus >/dev/null; then
+    dirname "$found"
+    return
+  fi
+  if [ ! -x "$folder/usr/bin/prometheus" ]; then
+    mkdir -p "$folder"
+    (cd "$folder" && apt-get download prometheus >&2 && dpkg-deb -x prometheus_*.deb .)
+  fi
+  echo "$folder/usr/bin"
+}

@@ -248,7 +248,9 @@ class Client:
                     outcome.tokens.extend(response.token_ids)
             except grpc.RpcError as error:
                 last = f"{error.code()}: {error.details()}"
-                if error.code() != grpc.StatusCode.UNAVAILABLE:
+                # CANCELLED, too: gRPC says so of a call that reached a server which had just
+                # shut down.
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                     outcome.error = last
                 time.sleep(0.05)
         return outcome

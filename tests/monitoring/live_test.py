@@ -1,0 +1,247 @@
+"""A real Prometheus over a real cluster with load and faults: every panel, rule and runbook query
+finds data, alerts are silent while all is well and fire for their fault, and queries point to the
+culprit."""
+
+import os
+import re
+import threading
+import time
+import unittest
+
+from tests.monitoring.prometheus import Prometheus, panel_queries, rules, shortened
+from tests.operate.cluster import PROMPTS, ROOT, Client, Cluster, await_true
+
+import yaml
+
+# Alerts whose fault takes an hour to show; tests/monitoring/rules_test covers them.
+BEYOND_A_MINUTE = {"SauvaMemoryGrows", "SauvaRequestsWait"}
+VARIABLES = {"$namespace": ".*", "$model": ".*", "$__rate_interval": "5s"}
+CALM_SECONDS = 8
+LATE_SECONDS = 5
+
+
+def filled(query):
+    for name, value in VARIABLES.items():
+        query = query.replace(name, value)
+    for long, short in (("[5m]", "[6s]"), ("[15m]", "[40s]"), ("offset 1h", "offset 5s")):
+        query = query.replace(long, short)
+    return query
+
+
+def runbook_queries():
+    folder = os.path.join(ROOT, "docs/runbooks")
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            for query in re.findall(r"```promql\n(.*?)```", file.read(), re.S):
+                yield name, query.strip()
+
+
+class Load:
+    """Clients that ask one thing after the other."""
+
+    def __init__(self, addresses, number, max_tokens, patience=10, rounds=None):
+        self.client = Client(addresses)
+        self.patience = patience
+        self.rounds = rounds
+        self.stopped = threading.Event()
+        self.max_tokens = max_tokens
+        self.threads = [threading.Thread(target=self.run, args=(i,)) for i in range(number)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self, number):
+        seed = number
+        while not self.stopped.is_set() and self.rounds != seed - number:
+            outcome = self.client.generate(PROMPTS[number % len(PROMPTS)], seed, self.max_tokens,
+                                           first=number, patience=self.patience)
+            seed += 1
+            if outcome.error is not None:
+                self.stopped.wait(0.5)
+
+    def stop(self):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+        self.client.close()
+
+
+class LiveTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.stack = []
+        cls.fired = set()
+        cluster = cls.enter(Cluster(
+            workers=2, gateways=2, gateway_flags=["--max-requests", "24"],
+            coordinator_flags=["--stages", "2", "--max-context", "256", "--kv-memory", "3MiB"]))
+        # A spare whose arithmetic is many times slower than the others'.
+        slow = cluster.new_worker(2)
+        slow.flags += ["--device", "cpu:scalar", "--coordinator", cluster.coordinator.address]
+        cluster.workers.append(slow)
+        cls.slow_instance = slow.start().metrics
+        prometheus = cls.enter(Prometheus(cluster.all()))
+        cls.cluster, cls.prometheus = cluster, prometheus
+        cls.begin = time.time()
+        cls.load = Load([g.address for g in cluster.gateways], 3, 30)
+        try:
+            cls.tell_the_story()
+        finally:
+            cls.end = time.time()
+            cls.load.stop()
+
+    @classmethod
+    def tearDownClass(cls):
+        for context in reversed(cls.stack):
+            context.__exit__(None, None, None)
+
+    @classmethod
+    def enter(cls, context):
+        entered = context.__enter__()
+        cls.stack.append(context)
+        return entered
+
+    @classmethod
+    def await_firing(cls, *alerts):
+        def all_fire():
+            cls.fired |= cls.prometheus.firing()
+            return set(alerts) <= cls.fired
+        await_true(all_fire, 60, f"of {alerts} only {cls.prometheus.firing()} fire")
+
+    @classmethod
+    def serving(cls, stage):
+        """The worker of a stage, once a pipeline is ready."""
+        found = []
+
+        def look():
+            found[:] = [w for w in cls.cluster.workers if w.process.poll() is None
+                        and w.metric("sauva_stage_serving") == 1
+                        and w.metric("sauva_stage_index") == stage]
+            return len(found) == 1
+        await_true(look, message=f"nobody serves stage {stage}")
+        return found[0]
+
+    @classmethod
+    def tell_the_story(cls):
+        time.sleep(CALM_SECONDS)
+        cls.calm = cls.prometheus.firing()
+        cls.flood()
+        cls.lose_a_worker_to_a_slow_one()
+        cls.kill_workers()
+        cls.make_all_wait()
+        cls.stop_the_coordinator()
+
+    @classmethod
+    def flood(cls):
+        flood = Load([cls.cluster.gateways[0].address], 40, 200)
+        try:
+            cls.await_firing("SauvaQueueFull", "SauvaKvCacheFull", "SauvaAvailabilityBurnsFast",
+                             "SauvaAvailabilityBurnsSlowly")
+            cls.pressed = cls.prometheus.query(
+                'topk(1, rate(sauva_num_preemptions_total{role="worker"}[10s]))')
+            cls.pressed_instance = cls.serving(0).metrics
+        finally:
+            flood.stop()
+
+    @classmethod
+    def lose_a_worker_to_a_slow_one(cls):
+        victim = cls.serving(1)
+        victim.kill()
+        cls.down_instance = victim.metrics
+        cls.await_firing("SauvaProcessDown")
+        cls.down = cls.prometheus.query('up{role=~"gateway|coordinator|worker"} == 0')
+        cls.await_firing("SauvaSlowStage")
+        cls.slowest = cls.prometheus.query(filled("topk(1, sauva:stage_step_seconds:mean5m)"))
+        victim.start()
+
+    @classmethod
+    def kill_workers(cls):
+        for _ in range(2):
+            cls.serving(0)
+            victim = cls.serving(1)
+            victim.kill()
+            victim.start()
+        cls.await_firing("SauvaWorkersLost", "SauvaPipelinesBreak")
+
+    @classmethod
+    def make_all_wait(cls):
+        cls.load.stop()
+        for worker in cls.cluster.workers:
+            worker.kill()
+        cls.await_firing("SauvaNoReadyPipeline", "SauvaNoReadyGateway", "SauvaPlacementRefused")
+        # Seen for as long as the longest range, so that no earlier token counts.
+        waiting = Load([cls.cluster.gateways[1].address], 20, 2, patience=30, rounds=1)
+        time.sleep(LATE_SECONDS)
+        for worker in cls.cluster.workers:
+            worker.start()
+        cls.await_firing("SauvaFirstTokensLateFast", "SauvaFirstTokensLateSlowly")
+        waiting.stop()
+
+    @classmethod
+    def stop_the_coordinator(cls):
+        cls.cluster.coordinator.kill()
+        cls.await_firing("SauvaWorkerAlone")
+        cls.cluster.coordinator.start()
+        await_true(lambda: "sauva_pipelines_ready" in cls.cluster.coordinator.scrape())
+
+    def test_no_alert_fires_while_all_is_well(self):
+        self.assertEqual(self.calm, set())
+
+    def test_every_alert_fires_for_its_fault(self):
+        alerts = {rule["alert"] for group in rules()["groups"] for rule in group["rules"]
+                  if "alert" in rule}
+        self.assertEqual(alerts - self.fired, BEYOND_A_MINUTE - self.fired)
+
+    def test_queries_point_to_the_culprit(self):
+        self.assertEqual([labels["instance"] for labels, _ in self.slowest], [self.slow_instance])
+        self.assertEqual([labels["instance"] for labels, _ in self.down], [self.down_instance])
+        self.assertEqual([labels["instance"] for labels, _ in self.pressed],
+                         [self.pressed_instance])
+
+    def has_data(self, query):
+        for series in self.prometheus.ever(query, self.begin, self.end):
+            if any(value != "NaN" for _, value in series["values"]):
+                return True
+        return False
+
+    def test_every_panel_finds_data(self):
+        queries = list(panel_queries())
+        self.assertGreater(len(queries), 60)
+        for dashboard, title, query in queries:
+            with self.subTest(dashboard=dashboard, panel=title, query=query):
+                self.assertTrue(self.has_data(filled(query)))
+
+    def test_every_recording_rule_and_every_metric_of_an_alert_has_data(self):
+        with open(os.path.join(ROOT, "monitoring/rules.yaml"), encoding="utf-8") as file:
+            loaded = yaml.safe_load(shortened(file.read()))
+        for group in loaded["groups"]:
+            for rule in group["rules"]:
+                names = [rule["record"]] if "record" in rule else re.findall(
+                    r"\b(?:sauva[a-z0-9_:]+|up\b|process_[a-z_]+)", rule["expr"])
+                for name in names:
+                    with self.subTest(rule=rule.get("record") or rule["alert"], name=name):
+                        self.assertTrue(self.has_data(name))
+
+    def test_every_query_of_a_runbook_finds_data(self):
+        queries = list(runbook_queries())
+        self.assertGreater(len(queries), 10)
+        for name, query in queries:
+            with self.subTest(runbook=name, query=query):
+                self.assertTrue(self.has_data(filled(query)))
+
+    def test_metrics_are_those_of_the_page(self):
+        with open(os.path.join(ROOT, "monitoring/metrics.md"), encoding="utf-8") as file:
+            text = file.read()
+        written = {(role, name, kind)
+                   for name, kind, roles in re.findall(
+                       r"^\| `([a-z0-9_]+)`\*? \| (\w+) \| ([a-z, ]+) \|", text, re.M)
+                   for role in (roles.split(", ") if roles != "all"
+                                else ("gateway", "coordinator", "worker"))}
+        shown = set()
+        for service in self.cluster.all():
+            for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", service.scrape(), re.M):
+                shown.add((service.role, name, kind))
+        self.assertEqual(shown - written, set(), "shown, not in monitoring/metrics.md")
+        self.assertEqual(written - shown, set(), "in monitoring/metrics.md, not shown")
+
+
+if __name__ == "__main__":
+    unittest.main()

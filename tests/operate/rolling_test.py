@@ -1,0 +1,116 @@
+"""Every process is restarted in turn under load, and no client loses or sees a changed token."""
+
+import os
+import random
+import threading
+import time
+import unittest
+
+from tests.operate.cluster import PROMPTS, Client, Cluster
+
+SECONDS = float(os.environ.get("SAUVA_ROLLING_SECONDS", "20"))
+PER_SECOND = 10
+MAX_TOKENS = 12
+SEEDS = range(8)
+REQUEST_PATIENCE = 30  # seconds a request may wait
+
+
+class Load:
+    """Starts PER_SECOND requests a second, each on a thread of its own, until stopped."""
+
+    def __init__(self, client, expected):
+        self.client = client
+        self.expected = expected
+        self.lock = threading.Lock()
+        self.outcomes = []
+        self.altered = 0
+        self.stopped = threading.Event()
+        self.threads = []
+        self.starter = threading.Thread(target=self.run)
+        self.starter.start()
+
+    def run(self):
+        choice = random.Random(1)
+        next_at = time.monotonic()
+        while not self.stopped.is_set():
+            key = (choice.choice(PROMPTS), choice.choice(SEEDS))
+            thread = threading.Thread(target=self.one, args=(key, choice.randrange(2)))
+            thread.start()
+            self.threads.append(thread)
+            next_at += 1 / PER_SECOND
+            time.sleep(max(0.0, next_at - time.monotonic()))
+
+    def one(self, key, first):
+        outcome = self.client.generate(*key, MAX_TOKENS, first=first, patience=REQUEST_PATIENCE)
+        with self.lock:
+            self.outcomes.append(outcome)
+            self.altered += outcome.error is None and outcome.tokens != self.expected[key]
+
+    def stop(self):
+        self.stopped.set()
+        self.starter.join()
+        for thread in self.threads:
+            thread.join(2 * REQUEST_PATIENCE)
+        return self.outcomes
+
+
+def restart(service):
+    code, seconds = service.stop()
+    service.start()
+    service.await_ready()
+    return code, seconds
+
+
+def report(outcomes):
+    first = sorted(o.first_token_seconds for o in outcomes if o.first_token_seconds is not None)
+    if not first:
+        return "no request got a token"
+    return (f"{len(outcomes)} requests, {sum(o.tries > 1 for o in outcomes)} retried by the client, "
+            f"time to first token: half {first[len(first) // 2]:.3f} s, "
+            f"99 of 100 {first[len(first) * 99 // 100]:.3f} s, longest {first[-1]:.3f} s")
+
+
+def undisturbed(client):
+    expected = {}
+    for prompt in PROMPTS:
+        for seed in SEEDS:
+            outcome = client.generate(prompt, seed, MAX_TOKENS)
+            assert outcome.error is None, outcome.error
+            expected[prompt, seed] = outcome.tokens
+    return expected
+
+
+def roll(case, cluster, seconds):
+    """Restarts everything in turn until the time is up, every process at least once."""
+    client = Client([g.address for g in cluster.gateways])
+    load = Load(client, undisturbed(client))
+    end = time.monotonic() + seconds
+    restarts = 0
+    try:
+        while restarts < len(cluster.all()) or time.monotonic() < end:
+            service = cluster.all()[restarts % len(cluster.all())]
+            code, _ = restart(service)
+            case.assertIn(code, (0, 5), service.name)
+            restarts += 1
+    finally:
+        outcomes = load.stop()
+        client.close()
+    errors = [o.error for o in outcomes if o.error is not None]
+    print(f"{restarts} restarts of {len(cluster.all())} processes; {report(outcomes)}; "
+          f"failed {len(errors)}, altered {load.altered}", flush=True)
+    case.assertEqual(errors, [])
+    case.assertEqual(load.altered, 0)
+    case.assertGreater(len(outcomes), PER_SECOND * seconds * 0.8)
+
+
+class RollingRestartTest(unittest.TestCase):
+    def test_no_request_is_lost_or_altered(self):
+        with Cluster(workers=3, gateways=2,
+                     coordinator_flags=["--stages", "2", "--spares", "1"]) as cluster:
+            for worker in cluster.workers:
+                worker.await_ready()
+            roll(self, cluster, SECONDS)
+
+
+if __name__ == "__main__":
+    unittest.main()
