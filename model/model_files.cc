@@ -12,9 +12,11 @@
 namespace sauva {
 namespace {
 
-constexpr std::array kNames = {"config.json",     "generation_config.json",  "tokenizer.json",
-                               "tokenizer.model", "tokenizer_config.json",   "vocab.json",
-                               "merges.txt",      "special_tokens_map.json", "chat_template.jinja"};
+constexpr std::array kNames = {
+    "config.json",         "generation_config.json",  "tokenizer.json",
+    "tokenizer.model",     "tokenizer_config.json",   "vocab.json",
+    "merges.txt",          "special_tokens_map.json", "chat_template.jinja",
+    "quantize_config.json"};
 
 }  // namespace
 

@@ -58,11 +58,6 @@ absl::Status ReadSpecialTokens(const ConfigReader& config, ModelSpec& spec) {
 absl::StatusOr<ModelSpec> ParseSpec(const ModelFiles& files) {
   ASSIGN_OR_RETURN(const ConfigReader config, ReadConfig(files, "config.json"));
   ASSIGN_OR_RETURN(const ChosenFamily chosen, ChooseFamily(config));
-  if (config.Has("quantization_config")) {
-    return absl::UnimplementedError(
-        "config.json: quantization_config is present; quantized checkpoints cannot be read yet, "
-        "use the unquantized model");
-  }
   ASSIGN_OR_RETURN(ModelSpec spec, chosen.family->read_spec(config, chosen.architecture));
   RETURN_IF_ERROR(ReadSpecialTokens(config, spec));
   // Generation follows generation_config.json where there is one, as in transformers.

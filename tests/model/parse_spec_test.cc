@@ -156,12 +156,6 @@ TEST(ParseSpecTest, NamesSupportedArchitectures) {
   ExpectRefused(config, "architectures", "missing");
 }
 
-TEST(ParseSpecTest, RefusesAQuantizedCheckpoint) {
-  const auto spec = Parse(With("quantization_config", {{"quant_method", "awq"}}));
-  EXPECT_EQ(spec.status().code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(std::string(spec.status().message()), HasSubstr("quantization_config"));
-}
-
 TEST(ParseSpecTest, RefusesAbsurdSizesNamingKeyValueAndLimit) {
   const std::vector<std::pair<std::string, int64_t>> too_large = {
       {"hidden_size", 1048577},      {"intermediate_size", 4194305},

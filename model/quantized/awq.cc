@@ -1,0 +1,116 @@
+#include <algorithm>
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "model/quantized/layout.h"
+
+namespace sauva {
+namespace {
+
+constexpr int kBits = 4;
+constexpr int kPerWord = 8;
+// Nibble i of a word belongs to column 8c + kColumnOfNibble[i].
+constexpr std::array<int, kPerWord> kColumnOfNibble = {0, 2, 4, 6, 1, 3, 5, 7};
+
+class AwqLayout : public QuantizedLayout {
+ public:
+  AwqLayout(int group_size, std::vector<std::string> kept) : group_size_(group_size) {
+    kept_modules_ = std::move(kept);
+  }
+
+  std::string method() const override { return "awq"; }
+  const std::vector<std::string>& suffixes() const override {
+    static const auto* const kSuffixes =
+        new std::vector<std::string>{"qweight", "qzeros", "scales", "bias", "weight"};
+    return *kSuffixes;
+  }
+  bool IsQuantized(const QuantizedParts& parts) const override {
+    return parts.Find("qweight") != nullptr;
+  }
+
+  absl::StatusOr<QuantizedOutline> Outline(const QuantizedParts& parts,
+                                           MatrixSize size) const override {
+    const int64_t group = group_size_ < 0 ? size.columns : group_size_;
+    if (size.rows % kPerWord != 0 || size.columns % group != 0) {
+      return parts.Wrong("qweight", absl::StrCat("stands for ", size.rows, " x ", size.columns,
+                                                 ", which groups of ", group,
+                                                 " and words of 8 rows do not divide"));
+    }
+    const int64_t words = size.rows / kPerWord;
+    RETURN_IF_ERROR(parts.Require("qweight", "I32", {size.columns, words}).status());
+    RETURN_IF_ERROR(parts.Require("qzeros", "I32", {size.columns / group, words}).status());
+    RETURN_IF_ERROR(
+        parts.Require("scales", "F16|BF16|F32", {size.columns / group, size.rows}).status());
+    return QuantizedOutline{.kind = CodeKind::kInteger,
+                            .bits = kBits,
+                            .rows = size.rows,
+                            .columns = size.columns,
+                            .group_size = group,
+                            .half_scales = parts.Find("scales")->dtype == "F16",
+                            .zero_points = true,
+                            .stored_bytes = parts.size_bytes()};
+  }
+
+  absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts,
+                                       MatrixSize size) const override {
+    ASSIGN_OR_RETURN(const QuantizedOutline outline, Outline(parts, size));
+    QuantizedMatrix matrix{.kind = outline.kind,
+                           .bits = outline.bits,
+                           .rows = outline.rows,
+                           .columns = outline.columns,
+                           .group_size = outline.group_size};
+    const int64_t groups = matrix.groups();
+    matrix.codes.resize(static_cast<size_t>(size.rows * size.columns));
+    matrix.zeros.resize(static_cast<size_t>(size.rows * groups));
+    matrix.scales.resize(matrix.zeros.size());
+    Unpack(*parts.Find("qweight"), size.columns, matrix.codes);
+    Unpack(*parts.Find("qzeros"), groups, matrix.zeros);
+    const QuantizedPart& scales = *parts.Find("scales");
+    for (int64_t group = 0; group < groups; ++group) {
+      for (int64_t row = 0; row < size.rows; ++row) {
+        matrix.scales[static_cast<size_t>(row * groups + group)] =
+            scales.Float(group * size.rows + row);
+      }
+    }
+    RETURN_IF_ERROR(CheckScales(parts, matrix.scales, groups));
+    return matrix;
+  }
+
+ private:
+  // Words [inputs, rows / 8] to values [rows, inputs].
+  static void Unpack(const QuantizedPart& packed, int64_t inputs, std::vector<uint8_t>& values) {
+    constexpr int64_t kTile = 64;  // inputs at a time, so that each row is written in runs
+    const int64_t words = packed.shape[1];
+    for (int64_t first = 0; first < inputs; first += kTile) {
+      const int64_t last = std::min(first + kTile, inputs);
+      for (int64_t word = 0; word < words; ++word) {
+        for (int64_t input = first; input < last; ++input) {
+          const uint32_t bits = packed.Word(input * words + word);
+          for (int i = 0; i < kPerWord; ++i) {
+            const int64_t row = word * kPerWord + kColumnOfNibble[static_cast<size_t>(i)];
+            values[static_cast<size_t>(row * inputs + input)] = bits >> (kBits * i) & 0xf;
+          }
+        }
+      }
+    }
+  }
+
+  const int group_size_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<QuantizedLayout>> ReadAwqConfig(const ConfigReader& config) {
+  ASSIGN_OR_RETURN(const int bits, config.Integer("bits", {1, 16}, kBits));
+  if (bits != kBits) return config.Unexpected("bits", "4");
+  ASSIGN_OR_RETURN(const std::string version, config.String("version", "gemm"));
+  const std::string_view name = version;
+  if (name != "gemm" && name != "GEMM") return config.Unexpected("version", "gemm");
+  ASSIGN_OR_RETURN(const int group_size, config.Integer("group_size", {-1, 1 << 20}, 128));
+  if (group_size == 0) return config.Unexpected("group_size", "-1 or more than 0");
+  ASSIGN_OR_RETURN(std::vector<std::string> kept, ReadNames(config, "modules_to_not_convert"));
+  return std::make_unique<AwqLayout>(group_size, std::move(kept));
+}
+
+}  // namespace sauva
