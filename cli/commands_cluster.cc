@@ -8,6 +8,7 @@
 #include "cli/machine.h"
 #include "cli/status_view.h"
 #include "cli/up_command.h"
+#include "engine/formats.h"
 #include "kernels/factory.h"
 #include "net/tls_flags.h"
 
@@ -53,9 +54,12 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
       ->check(CLI::Range(0, 1024));
   up->add_option("--device", options->device, "the workers' arithmetic: cpu or cpu:scalar, …")
       ->capture_default_str();
-  up->add_option("--weights", options->weights, "format of the weights in memory")
-      ->check(CLI::IsMember({"native", "int8"}))
-      ->capture_default_str();
+  auto* weights = up->add_option("--weights", options->weights, "format of the weights in memory")
+                      ->check(CLI::IsMember(LoadFormatNames()))
+                      ->capture_default_str();
+  up->add_option("--quantize", options->weights, "compress the weights while loading")
+      ->check(CLI::IsMember(RoundingFormatNames()))
+      ->excludes(weights);
   up->add_option("--kv-type", options->kv_type, "type of cached keys and values")
       ->check(CLI::IsMember({"f32", "f16"}))
       ->capture_default_str();

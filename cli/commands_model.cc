@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/eval_command.h"
 #include "cli/exit_code.h"
+#include "engine/formats.h"
 #include "model/mapped_file.h"
 #include "model/model.h"
 #include "model/safetensors_header.h"
@@ -49,7 +50,9 @@ struct EvalFlags {
 };
 
 int Eval(EvalFlags flags) {
-  if (flags.weights == "int8") flags.options.weight_format = WeightFormat::kInt8;
+  const auto format = ParseLoadFormat(flags.weights);
+  if (!format.ok()) return Report(format.status());
+  flags.options.weight_format = *format;
   if (flags.kv_type == "f16") flags.options.kv_type = DType::kF16;
   std::function<void(int64_t, int64_t)> progress;
   if (isatty(STDERR_FILENO)) {
@@ -106,7 +109,7 @@ void AddEval(CLI::App& app, ChosenCommand& chosen) {
   eval->add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 1024));
   eval->add_option("--device", options.device, "cpu or cpu:scalar, …")->capture_default_str();
   eval->add_option("--weights", flags->weights, "format of the weights in memory")
-      ->check(CLI::IsMember({"native", "int8"}))
+      ->check(CLI::IsMember(LoadFormatNames()))
       ->capture_default_str();
   eval->add_option("--kv-type", flags->kv_type, "type of cached keys and values")
       ->check(CLI::IsMember({"f32", "f16"}))

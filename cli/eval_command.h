@@ -15,7 +15,7 @@ struct EvalOptions {
   int stride = 0;     // tokens from window to window; 0: half the context
   int threads = 0;    // 0: all usable cores
   std::string device = "cpu";
-  WeightFormat weight_format = WeightFormat::kNative;
+  LoadFormat weight_format = LoadFormat::kStored;
   DType kv_type = DType::kF32;
 };
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/parse_bytes.h"
 #include "base/status_macros.h"
+#include "engine/formats.h"
 #include "net/tls_flags.h"
 
 namespace sauva {
@@ -45,7 +46,7 @@ void CoordinatorFlags::AddServing(CLI::App& app) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   app.add_option("--weights", config_.format.weight_format, "format of the weights in memory")
-      ->check(CLI::IsMember({"native", "int8"}))
+      ->check(CLI::IsMember(LoadFormatNames()))
       ->capture_default_str();
   app.add_option("--kv-type", config_.format.kv_type, "type of cached keys and values")
       ->check(CLI::IsMember({"f32", "f16"}))

@@ -15,7 +15,7 @@ namespace sauva {
 
 absl::StatusOr<std::unique_ptr<ModelCatalog>> ModelCatalog::Create(const std::string& model_dir,
                                                                    const ServingFormat& format) {
-  RETURN_IF_ERROR(ParseWeightFormat(format.weight_format).status());
+  RETURN_IF_ERROR(ParseLoadFormat(format.weight_format).status());
   RETURN_IF_ERROR(ParseKvType(format.kv_type).status());
   return std::unique_ptr<ModelCatalog>(new ModelCatalog(model_dir, format));
 }

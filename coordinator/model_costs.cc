@@ -43,7 +43,7 @@ int64_t ScratchBytes(const ModelSpec& spec, const ServingFormat& format) {
 
 absl::StatusOr<ModelCosts> CostsOf(const ModelSpec& spec, const Checkpoint& checkpoint,
                                    const ServingFormat& format) {
-  ASSIGN_OR_RETURN(const WeightFormat weights, ParseWeightFormat(format.weight_format));
+  ASSIGN_OR_RETURN(const LoadFormat weights, ParseLoadFormat(format.weight_format));
   ASSIGN_OR_RETURN(const DType kv_type, ParseKvType(format.kv_type));
   ModelCosts costs;
   for (int i = 0; i < spec.num_layers(); ++i) {

@@ -20,7 +20,7 @@ std::string PipelineNumericsId(const StageAssignment& assignment,
       absl::StrAppend(&backend, " ", layers.first, "-", layers.last, "=", classes[i]);
     }
   }
-  const absl::StatusOr<WeightFormat> format = ParseWeightFormat(assignment.weight_format);
+  const absl::StatusOr<LoadFormat> format = ParseLoadFormat(assignment.weight_format);
   Check(format.ok(), "the format was checked when the coordinator was configured");
   return NumericsId({.model_digest = assignment.model.digest,
                      .weight_format = assignment.weight_format,

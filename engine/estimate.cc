@@ -8,19 +8,23 @@ namespace sauva {
 namespace {
 
 // Bytes a tensor takes once loaded; 0 when the checkpoint lacks it, which Load reports.
-int64_t LoadedBytes(const Checkpoint& checkpoint, const ExpectedTensor& tensor,
-                    WeightFormat format) {
+int64_t LoadedBytes(const Checkpoint& checkpoint, const ExpectedTensor& tensor, LoadFormat format) {
   constexpr int64_t kFloat = 4;
   if (tensor.shape.size() == 1) return tensor.shape[0] * kFloat;
   const int64_t rows = tensor.shape[0];
   const int64_t columns = tensor.shape[1];
-  if (format == WeightFormat::kInt8) return rows * columns + rows * kFloat;
+  if (const auto outline = checkpoint.FindQuantized(tensor.name)) {
+    return format == LoadFormat::kF32 ? rows * columns * kFloat : PackedBytes(*outline);
+  }
+  if (format != LoadFormat::kStored && format != LoadFormat::kF32) {
+    return RoundedBytes(rows, columns, format);
+  }
   const auto stored = checkpoint.Find(tensor.name);
   return stored.ok() ? rows * columns * SizeOf(stored->dtype) : 0;
 }
 
 template <class Predicate>
-int64_t SumBytes(const ModelSpec& spec, const Checkpoint& checkpoint, WeightFormat format,
+int64_t SumBytes(const ModelSpec& spec, const Checkpoint& checkpoint, LoadFormat format,
                  Predicate belongs) {
   int64_t bytes = 0;
   for (const ExpectedTensor& tensor : ExpectedTensors(spec)) {
@@ -32,21 +36,20 @@ int64_t SumBytes(const ModelSpec& spec, const Checkpoint& checkpoint, WeightForm
 }  // namespace
 
 int64_t EstimateLayerBytes(const ModelSpec& spec, const Checkpoint& checkpoint, int layer,
-                           WeightFormat format) {
+                           LoadFormat format) {
   const std::string prefix = tensor_names::Layer(layer, "");
   return SumBytes(spec, checkpoint, format,
                   [&](const std::string& name) { return name.starts_with(prefix); });
 }
 
 int64_t EstimateEmbeddingBytes(const ModelSpec& spec, const Checkpoint& checkpoint) {
-  return SumBytes(spec, checkpoint, WeightFormat::kNative,
+  return SumBytes(spec, checkpoint, LoadFormat::kStored,
                   [](const std::string& name) { return name == tensor_names::kEmbedding; });
 }
 
-int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint,
-                          WeightFormat format) {
+int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint, LoadFormat format) {
   const std::string& head = spec.tied_head ? tensor_names::kEmbedding : tensor_names::kHead;
-  return SumBytes(spec, checkpoint, format, [&](const std::string& name) {
+  return SumBytes(spec, checkpoint, HeadFormat(format), [&](const std::string& name) {
     return name == head || name.starts_with("final_norm.");
   });
 }

@@ -15,7 +15,7 @@ namespace sauva {
 
 struct LocalPipelineOptions {
   int num_stages = 1;
-  WeightFormat weight_format = WeightFormat::kNative;
+  LoadFormat weight_format = LoadFormat::kStored;
   DType kv_type = DType::kF32;
   int max_context = 0;  // tokens; 0: the model's
   int max_step_tokens = 256;

@@ -10,8 +10,8 @@ namespace sauva {
 // Everything that decides a model's tokens besides the request.
 struct NumericsFacts {
   std::string model_digest;
-  std::string weight_format;            // Name(WeightFormat)
-  std::string activation_quantization;  // ActivationQuantization(WeightFormat)
+  std::string weight_format;            // Name(LoadFormat)
+  std::string activation_quantization;  // ActivationQuantization(LoadFormat)
   std::string kv_type;                  // "f32" or "f16"
   std::string backend_class;            // Backend::backend_class()
   uint32_t version = kNumericsVersion;

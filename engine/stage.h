@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/formats.h"
 #include "kernels/backend.h"
 #include "model/checkpoint.h"
 #include "model/spec.h"
@@ -19,7 +20,7 @@ struct StageOptions {
   LayerRange layers;
   bool first = true;  // gathers embeddings
   bool last = true;   // final norm, head, sampling
-  WeightFormat weight_format = WeightFormat::kNative;
+  LoadFormat weight_format = LoadFormat::kStored;
   DType kv_type = DType::kF32;
   int max_context = 0;  // tokens; 0: the model's
   int max_step_tokens = 256;
@@ -68,8 +69,8 @@ class Stage {
 
 // Bytes a stage takes for weights, before anything is loaded: placement and plan use it.
 int64_t EstimateLayerBytes(const ModelSpec& spec, const Checkpoint& checkpoint, int layer,
-                           WeightFormat format);
+                           LoadFormat format);
 int64_t EstimateEmbeddingBytes(const ModelSpec& spec, const Checkpoint& checkpoint);
-int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint, WeightFormat format);
+int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint, LoadFormat format);
 
 }  // namespace sauva

@@ -1,5 +1,6 @@
 #include "engine/stage_weights.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -11,17 +12,34 @@
 
 namespace sauva {
 
+namespace {
+
+// [rows, columns] by input column.
+std::vector<float> DequantizeAll(const QuantizedMatrix& matrix) {
+  std::vector<float> numbers(matrix.codes.size());
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    for (int64_t i = 0; i < matrix.columns; ++i) {
+      const int64_t column =
+          matrix.column_order.empty() ? i : matrix.column_order[static_cast<size_t>(i)];
+      numbers[static_cast<size_t>(row * matrix.columns + column)] = Dequantize(matrix, row, i);
+    }
+  }
+  return numbers;
+}
+
+}  // namespace
+
 class StageWeightsLoader {
  public:
   StageWeightsLoader(Backend& backend, const ModelSpec& spec, const Checkpoint& checkpoint,
-                     WeightFormat format)
+                     LoadFormat format)
       : backend_(backend), spec_(spec), checkpoint_(checkpoint), format_(format) {}
 
   absl::StatusOr<StageWeights> Load(const StageOptions& options,
                                     const std::function<void(int)>& progress) {
     weights_.first_layer_ = options.layers.first;
     if (options.first) {
-      ASSIGN_OR_RETURN(weights_.embedding_, Embedding(WeightFormat::kNative));
+      ASSIGN_OR_RETURN(weights_.embedding_, Embedding(LoadFormat::kStored));
     }
     for (int layer = options.layers.first; layer < options.layers.last; ++layer) {
       RETURN_IF_ERROR(LoadLayer(layer));
@@ -48,19 +66,52 @@ class StageWeightsLoader {
   }
 
   absl::StatusOr<std::unique_ptr<Weight>> Matrix(const std::string& name, MatrixShape shape,
-                                                 WeightFormat format) {
+                                                 LoadFormat format) {
+    if (checkpoint_.FindQuantized(name)) return StoredQuantized(name, shape, format);
     ASSIGN_OR_RETURN(const StoredTensor tensor, Find(name, {shape.out, shape.in}));
-    const WeightSource source = {.name = name,
-                                 .dtype = tensor.dtype,
-                                 .rows = shape.out,
-                                 .columns = shape.in,
-                                 .bytes = tensor.bytes};
-    ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight, backend_.PrepareWeight(source, format));
+    WeightSource source = {.name = name,
+                           .dtype = tensor.dtype,
+                           .rows = shape.out,
+                           .columns = shape.in,
+                           .bytes = tensor.bytes};
+    ASSIGN_OR_RETURN(const std::optional<QuantizedMatrix> rounded, RoundAtLoad(source, format));
+    if (rounded) source.quantized = &*rounded;
+    return Prepare(source);
+  }
+
+  // One matrix in memory at a time: the backend keeps its own packed form.
+  absl::StatusOr<std::unique_ptr<Weight>> StoredQuantized(const std::string& name,
+                                                          MatrixShape shape, LoadFormat format) {
+    ASSIGN_OR_RETURN(const QuantizedMatrix matrix, checkpoint_.ReadQuantized(name));
+    if (matrix.rows != shape.out || matrix.columns != shape.in) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", name, ": expected ", shape.out,
+                                                     " x ", shape.in, ", found ", matrix.rows,
+                                                     " x ", matrix.columns));
+    }
+    WeightSource source = {.name = name, .rows = shape.out, .columns = shape.in};
+    if (format == LoadFormat::kStored) {
+      source.quantized = &matrix;
+      return Prepare(source);
+    }
+    if (format != LoadFormat::kF32) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", name,
+                                                     " is already quantized and cannot become ",
+                                                     Name(format), "; load it as native"));
+    }
+    RETURN_IF_ERROR(ValidateQuantizedMatrix(name, matrix));
+    const std::vector<float> numbers = DequantizeAll(matrix);
+    source.bytes = std::as_bytes(std::span(numbers));
+    return Prepare(source);
+  }
+
+  absl::StatusOr<std::unique_ptr<Weight>> Prepare(const WeightSource& source) {
+    ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight,
+                     backend_.PrepareWeight(source, WeightFormat::kNative));
     weights_.size_bytes_ += weight->size_bytes();
     return weight;
   }
 
-  absl::StatusOr<std::unique_ptr<Weight>> Embedding(WeightFormat format) {
+  absl::StatusOr<std::unique_ptr<Weight>> Embedding(LoadFormat format) {
     return Matrix(tensor_names::kEmbedding, {spec_.vocab_size, spec_.hidden_size}, format);
   }
 
@@ -146,19 +197,22 @@ class StageWeightsLoader {
   absl::Status LoadHead() {
     RETURN_IF_ERROR(Norm("final_norm", spec_.decoder.final_norm, weights_.final_norm_));
     if (!spec_.tied_head) {
-      ASSIGN_OR_RETURN(weights_.head_,
-                       Matrix(tensor_names::kHead, {spec_.vocab_size, spec_.hidden_size}, format_));
+      ASSIGN_OR_RETURN(
+          weights_.head_,
+          Matrix(tensor_names::kHead, {spec_.vocab_size, spec_.hidden_size}, HeadFormat(format_)));
       return absl::OkStatus();
     }
-    if (weights_.embedding_ && format_ == WeightFormat::kNative) return absl::OkStatus();
-    ASSIGN_OR_RETURN(weights_.head_, Embedding(format_));
+    // An embedding is never quantized in a checkpoint.
+    const LoadFormat format = HeadFormat(format_);
+    if (weights_.embedding_ && format != LoadFormat::kInt8) return absl::OkStatus();
+    ASSIGN_OR_RETURN(weights_.head_, Embedding(format));
     return absl::OkStatus();
   }
 
   Backend& backend_;
   const ModelSpec& spec_;
   const Checkpoint& checkpoint_;
-  const WeightFormat format_;
+  const LoadFormat format_;
   StageWeights weights_;
 };
 

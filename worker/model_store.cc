@@ -42,7 +42,7 @@ absl::StatusOr<StageOptions> StageOptionsOf(const StageAssignment& assignment,
                        .max_context = assignment.max_context,
                        .max_step_tokens = assignment.max_step_tokens,
                        .max_sequences = assignment.max_sequences};
-  ASSIGN_OR_RETURN(options.weight_format, ParseWeightFormat(assignment.weight_format));
+  ASSIGN_OR_RETURN(options.weight_format, ParseLoadFormat(assignment.weight_format));
   ASSIGN_OR_RETURN(options.kv_type, ParseKvType(assignment.kv_type));
   if (options.max_context == 0) options.max_context = spec.max_context;
   return options;

@@ -210,11 +210,12 @@ TEST(NumericsIdTest, ChangesWithEveryFactAndWithNothingElse) {
 }
 
 TEST(FormatsTest, NamesAreReadBackAndUnknownOnesRefused) {
-  for (const WeightFormat format : {WeightFormat::kNative, WeightFormat::kInt8}) {
-    EXPECT_EQ(*ParseWeightFormat(Name(format)), format);
+  for (const LoadFormat format : {LoadFormat::kStored, LoadFormat::kF32, LoadFormat::kInt8,
+                                  LoadFormat::kInt4, LoadFormat::kInt3, LoadFormat::kNf4}) {
+    EXPECT_EQ(*ParseLoadFormat(Name(format)), format);
   }
   EXPECT_EQ(*ParseKvType("f16"), DType::kF16);
-  EXPECT_THAT(std::string(ParseWeightFormat("q4").status().message()), HasSubstr("'q4'"));
+  EXPECT_THAT(std::string(ParseLoadFormat("q4").status().message()), HasSubstr("'q4'"));
   EXPECT_EQ(ParseKvType("bf16").status().code(), absl::StatusCode::kInvalidArgument);
 }
 

@@ -186,7 +186,7 @@ TEST(SameAnswerTest, WhenItIsResumedAnywhere) {
 }
 
 TEST(SameAnswerTest, Int8WeightsAndHalfPrecisionCacheHoldTheSamePromise) {
-  const LocalPipelineOptions options = {.weight_format = WeightFormat::kInt8,
+  const LocalPipelineOptions options = {.weight_format = LoadFormat::kInt8,
                                         .kv_type = DType::kF16};
   const std::vector<Answer> truth = Ask(ReferenceFactory(), options, AllTexts());
   EXPECT_FALSE(truth == Truth()) << "int8 is another arithmetic";
