@@ -63,10 +63,10 @@ class CompressedTensorsLayout : public QuantizedLayout {
                             .columns = size.columns,
                             .group_size = group,
                             .act_order = ordered,
-                            .activation = scheme_.static_activations ? ActivationKind::kInt8Static
-                                                                     : ActivationKind::kInt8Groups,
                             .half_scales = parts.Find("weight_scale")->dtype == "F16",
                             .zero_points = !scheme_.symmetric,
+                            .activation = scheme_.static_activations ? ActivationKind::kInt8Static
+                                                                     : ActivationKind::kInt8Groups,
                             .stored_bytes = parts.size_bytes()};
   }
 
