@@ -72,6 +72,11 @@ python_with() {
   echo "$venv/bin/python"
 }
 
+# as_root COMMAND…: runs it as root, through sudo where needed.
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
 # prometheus_tools: prints the folder of prometheus and promtool. Debian's package would start a
 # service when it is installed, so it is only unpacked, under build/.
 prometheus_tools() {
@@ -82,7 +87,15 @@ prometheus_tools() {
   fi
   if [ ! -x "$folder/usr/bin/prometheus" ]; then
     mkdir -p "$folder"
-    (cd "$folder" && apt-get download prometheus >&2 && dpkg-deb -x prometheus_*.deb .)
+    (
+      cd "$folder"
+      # Without package lists, as on a machine where nothing had to be installed, apt knows none.
+      if ! apt-get download prometheus >/dev/null 2>&1; then
+        as_root apt-get update -q >/dev/null </dev/null
+        apt-get download prometheus >&2
+      fi
+      dpkg-deb -x prometheus_*.deb .
+    )
   fi
   echo "$folder/usr/bin"
 }
