@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
+#include "net/traceparent.h"
 
 namespace sauva {
 namespace {
@@ -41,7 +42,8 @@ Gateway::Gateway(const Context& context, const GatewayOptions& options,
                .coordinator = context.coordinator,
                .heads = context.heads,
                .admission = admission_,
-               .metrics = context.metrics},
+               .metrics = context.metrics,
+               .slow_request = options.slow_request},
               options.session),
       model_waits_(*context.loop, [this](uint64_t id) { OnWaitOver(id); }),
       random_(SeededByTheSystem()) {}
@@ -85,7 +87,11 @@ void Gateway::Accept(uint64_t call_id, Call call) {
                         ? absl::StrCat("r-", absl::Hex(random_(), absl::kZeroPad16))
                         : call.request.request_id;
   const int64_t num_samples = call.request.sampling.n;
+  if (!call.request.traceparent.empty()) {
+    call.request.traceparent = ChildTraceparent(call.request.traceparent, random_() | 1);
+  }
   LogDebug("request", {{"request_id", call.request_id},
+                       {"traceparent", call.request.traceparent},
                        {"tenant", call.request.tenant},
                        {"priority", call.request.priority},
                        {"samples", num_samples}});
@@ -187,6 +193,7 @@ void Gateway::BeginSamples(uint64_t call_id, const std::shared_ptr<const Tokeniz
                      .model = model,
                      .first_dispatch = first_dispatch,
                      .arrived = call.arrived,
+                     .traceparent = call.request.traceparent,
                      .handlers = {.on_output = call.handlers.on_output,
                                   .on_ended = [this, call_id](uint64_t id, const absl::Status& s) {
                                     OnSampleEnded(call_id, id, s);

@@ -31,6 +31,8 @@ struct GatewayOptions {
   AdmissionLimits admission;
   ModelCache::Options models;
   absl::Duration request_timeout = absl::Minutes(10);  // of a request without a deadline
+  // A sample that takes longer from its arrival to its end is logged with its timeline.
+  absl::Duration slow_request = absl::InfiniteDuration();
   size_t inline_text_bytes = 16 << 10;  // longer prompts are tokenized beside the loop
 };
 

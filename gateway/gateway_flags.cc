@@ -39,6 +39,9 @@ GatewayFlags::GatewayFlags(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--request-timeout", request_timeout_, "for requests without a deadline")
       ->capture_default_str();
+  app.add_option("--slow-request", slow_request_,
+                 "log the timeline of requests that take longer, as 30s; inf: none")
+      ->capture_default_str();
   app.add_option("--drain-timeout", drain_timeout_,
                  "how long running requests may take after SIGTERM")
       ->capture_default_str();
@@ -52,6 +55,7 @@ absl::StatusOr<GatewayConfig> GatewayFlags::Config() const {
                    ParseWait("--dispatch-wait", dispatch_wait_));
   ASSIGN_OR_RETURN(config.gateway.request_timeout,
                    ParseWait("--request-timeout", request_timeout_));
+  ASSIGN_OR_RETURN(config.gateway.slow_request, ParseWait("--slow-request", slow_request_));
   ASSIGN_OR_RETURN(config.drain_timeout, ParseWait("--drain-timeout", drain_timeout_));
   return config;
 }

@@ -23,6 +23,7 @@ class GatewayFlags {
   std::string dispatch_wait_ = "1m";
   std::string request_timeout_ = "10m";
   std::string drain_timeout_ = "30s";
+  std::string slow_request_ = "inf";
 };
 
 }  // namespace sauva

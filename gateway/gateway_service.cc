@@ -14,6 +14,7 @@
 #include "gateway/retry_info_codec.h"
 #include "net/server_stream.h"
 #include "net/status_codec.h"
+#include "net/traceparent.h"
 #include "proto/control_codec.h"
 #include "sauva/v1/generation.grpc.pb.h"
 
@@ -28,6 +29,14 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   // gRPC says "none" by the largest time there is.
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteFuture();
   return absl::FromChrono(deadline);
+}
+
+// What the caller's trace context says; empty when it has none or a malformed one.
+std::string TraceparentOf(const grpc::CallbackServerContext& context) {
+  const auto found = context.client_metadata().find(kTraceparentKey);
+  if (found == context.client_metadata().end()) return {};
+  const std::string text(found->second.data(), found->second.size());
+  return IsTraceparent(text) ? text : std::string();
 }
 
 class GatewayService final : public v1::GenerationService::CallbackService {
@@ -118,6 +127,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GatewayService::Generate(
     writer->Finish(ToGrpc(input.status()));
     return reactor;
   }
+  input->traceparent = TraceparentOf(*context);
   const uint64_t call_id = gateway_.Generate(
       *std::move(input), DeadlineOf(*context),
       {.on_output =
@@ -149,6 +159,7 @@ grpc::ServerWriteReactor<v1::GenerateBatchResponse>* GatewayService::GenerateBat
       batch->Done(i, input.status());
       continue;
     }
+    input->traceparent = TraceparentOf(*context);
     const uint64_t call_id = gateway_.Generate(
         *std::move(input), DeadlineOf(*context),
         {.on_output = [batch, i](SampleOutput output) { return batch->Send(i, std::move(output)); },

@@ -27,6 +27,7 @@ struct GenerateInput {
   std::variant<std::monostate, std::string, std::vector<TokenId>, ChatInput> prompt;
   SamplingParams sampling;  // seed and max_tokens as the caller gave them
   std::vector<ResumeInput> resume;
+  std::string traceparent;  // as IsTraceparent; empty: none came
 };
 
 }  // namespace sauva

@@ -8,6 +8,7 @@
 #include "net/channel.h"
 #include "net/client_stream.h"
 #include "net/status_codec.h"
+#include "net/traceparent.h"
 #include "proto/generation_codec.h"
 #include "sauva/v1/stage.grpc.pb.h"
 
@@ -72,6 +73,7 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> HeadClient::ChannelTo(const std::
 absl::StatusOr<std::shared_ptr<PendingCall>> HeadClient::Open(const std::string& address,
                                                               const SequenceRequest& request,
                                                               absl::Time deadline,
+                                                              const std::string& traceparent,
                                                               Handlers handlers) {
   std::shared_ptr<grpc::Channel> channel;
   ASSIGN_OR_RETURN(channel, ChannelTo(address));
@@ -79,6 +81,7 @@ absl::StatusOr<std::shared_ptr<PendingCall>> HeadClient::Open(const std::string&
   v1::SequenceRequest message;
   ToProto(request, &message);
   call->stream().context().set_deadline(absl::ToChronoTime(deadline));
+  if (!traceparent.empty()) call->stream().context().AddMetadata(kTraceparentKey, traceparent);
   v1::WorkerService::NewStub(channel)->async()->Generate(&call->stream().context(), &message,
                                                          call->stream().reactor());
   HeadCall::Start(call);

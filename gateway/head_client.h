@@ -26,12 +26,14 @@ class HeadClient {
 
   explicit HeadClient(TlsOptions tls) : tls_(std::move(tls)) {}
 
-  // Opens one sample's stream. A message that makes no sense ends it with INTERNAL.
-  // Errors: as MakeChannel.
-  // Shared: the session's owner holds the call to cancel it, gRPC until it has ended.
+  // Opens one sample's stream, with a traceparent unless it is empty. A message that makes no sense
+  // ends it with INTERNAL. Errors: as MakeChannel. Shared: the session's owner holds the call to
+  // cancel it, gRPC until it has ended.
   absl::StatusOr<std::shared_ptr<PendingCall>> Open(const std::string& address,
                                                     const SequenceRequest& request,
-                                                    absl::Time deadline, Handlers handlers);
+                                                    absl::Time deadline,
+                                                    const std::string& traceparent,
+                                                    Handlers handlers);
 
  private:
   absl::StatusOr<std::shared_ptr<grpc::Channel>> ChannelTo(const std::string& address);

@@ -63,8 +63,28 @@ void SampleRunner::NoteFailure(const Sample& sample) {
                                {"reason", sample.ended->ToString()}});
 }
 
+// The timeline of one sample in one line.
+void SampleRunner::NoteIfSlow(const Sample& sample, const SampleUsage& usage) {
+  if (usage.total_time < context_.slow_request) return;
+  const SampleRequest& request = sample.session.request();
+  const auto ms = [](absl::Duration time) { return absl::ToInt64Milliseconds(time); };
+  LogInfo("slow request", {{"request_id", request.request_id},
+                           {"sample", request.sample_index},
+                           {"traceparent", sample.traceparent},
+                           {"model", request.model.name},
+                           {"prompt_tokens", request.prompt.size()},
+                           {"cached_tokens", usage.cached_tokens},
+                           {"tokens", usage.completion_tokens},
+                           {"resumes", usage.resumes},
+                           {"queue_ms", ms(sample.in_queue)},
+                           {"first_token_ms", ms(usage.time_to_first_token)},
+                           {"longest_gap_ms", ms(sample.longest_gap)},
+                           {"total_ms", ms(usage.total_time)}});
+}
+
 void SampleRunner::LeaveQueue(Sample& sample, absl::Time now) {
   sample.queued = false;
+  sample.in_queue = now - sample.arrived;
   context_.admission.Dequeue(sample.num_tokens());
   context_.metrics.Queued(context_.admission);
   sample.metrics.Waiting(-1);
@@ -122,7 +142,7 @@ void SampleRunner::Do(uint64_t id, Sample& sample, AbandonDispatch& effect) {
 void SampleRunner::Do(uint64_t id, Sample& sample, OpenHead& effect) {
   const uint64_t attempt = effect.attempt;
   absl::StatusOr<std::shared_ptr<PendingCall>> head = context_.heads.Open(
-      effect.address, effect.request, sample.session.request().deadline,
+      effect.address, effect.request, sample.session.request().deadline, sample.traceparent,
       {.on_tokens =
            [this, id, attempt, loop = context_.loop](SequenceTokens message) {
              PostEvent(loop, [this, id, attempt, message = std::move(message)]() mutable {
@@ -154,6 +174,7 @@ void SampleRunner::Do(uint64_t, Sample& sample, DeliverTokens& effect) {
     sample.metrics.FirstToken(now - sample.arrived);
   } else {
     sample.metrics.NextTokens(now - sample.last_tokens_at);
+    sample.longest_gap = std::max(sample.longest_gap, now - sample.last_tokens_at);
   }
   sample.last_tokens_at = now;
   sample.metrics.Delivered(effect.tokens.size());
@@ -175,6 +196,7 @@ void SampleRunner::Do(uint64_t id, Sample& sample, StreamResumed& effect) {
 
 void SampleRunner::Do(uint64_t, Sample& sample, FinishSample& effect) {
   sample.metrics.Finished(effect);
+  NoteIfSlow(sample, effect.usage);
   SampleOutput output;
   output.text = std::move(effect.text);
   output.finish = effect.reason;

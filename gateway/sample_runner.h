@@ -48,6 +48,7 @@ class SampleRunner {
     std::shared_ptr<const TokenizedModel> model;  // shared with the cache and other samples
     std::shared_ptr<FirstDispatch> first_dispatch;
     absl::Time arrived;
+    std::string traceparent;  // for the head's call; empty: none
     Handlers handlers;
   };
   // What it works with. The references must outlive the runner, and the loop be stopped
@@ -58,6 +59,7 @@ class SampleRunner {
     HeadClient& heads;
     Admission& admission;
     GatewayMetrics& metrics;
+    absl::Duration slow_request = absl::InfiniteDuration();
   };
 
   SampleRunner(const Context& context, const SessionLimits& limits)
@@ -81,7 +83,8 @@ class SampleRunner {
           session(*model->tokenizer, std::move(in.request), limits),
           first_dispatch(std::move(in.first_dispatch)),
           handlers(std::move(in.handlers)),
-          arrived(in.arrived) {}
+          arrived(in.arrived),
+          traceparent(std::move(in.traceparent)) {}
     int64_t num_tokens() const { return NumTokens(session.request()); }
 
     ModelMetrics& metrics;
@@ -90,6 +93,9 @@ class SampleRunner {
     std::shared_ptr<FirstDispatch> first_dispatch;
     Handlers handlers;
     absl::Time arrived;
+    std::string traceparent;
+    absl::Duration in_queue;
+    absl::Duration longest_gap;  // between two deliveries
     std::shared_ptr<PendingCall> dispatch;
     std::shared_ptr<PendingCall> head;
     absl::Time last_tokens_at = absl::InfinitePast();
@@ -112,6 +118,7 @@ class SampleRunner {
   void OnFirstDispatch(FirstDispatch& first, const absl::StatusOr<DispatchReply>& answer);
   void OnDispatch(uint64_t id, uint64_t attempt, const absl::StatusOr<DispatchReply>& answer);
   void NoteFailure(const Sample& sample);
+  void NoteIfSlow(const Sample& sample, const SampleUsage& usage);
   void LeaveQueue(Sample& sample, absl::Time now);
   void Send(Sample& sample, SampleOutput output);
   void End(uint64_t id);

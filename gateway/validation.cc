@@ -149,7 +149,8 @@ absl::StatusOr<ValidRequest> ValidateRequest(GenerateInput input) {
                        .priority = input.priority,
                        .prompt = {},
                        .sampling = std::move(input.sampling),
-                       .resumed = {}};
+                       .resumed = {},
+                       .traceparent = std::move(input.traceparent)};
   ASSIGN_OR_RETURN(request.prompt, CheckPrompt(input));
   ASSIGN_OR_RETURN(request.resumed, CollectResumed(std::move(input.resume), request.sampling));
   return request;

@@ -36,6 +36,7 @@ struct ValidRequest {
   std::variant<std::string, std::vector<TokenId>> prompt;
   SamplingParams sampling;                    // seed and max_tokens as the caller gave them
   std::vector<std::vector<TokenId>> resumed;  // one per sample
+  std::string traceparent;                    // empty: none came
 };
 
 // Checks what can be checked without a model.

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "net/status_codec.h"
+#include "net/traceparent.h"
 #include "proto/generation_codec.h"
 
 namespace sauva {
@@ -24,7 +25,13 @@ absl::Status ClosedStatus(grpc::CallbackServerContext* context) {
 // --- Generate
 
 grpc::ServerWriteReactor<v1::SequenceTokens>* StageService::Generate(
-    grpc::CallbackServerContext*, const v1::SequenceRequest* request) {
+    grpc::CallbackServerContext* context, const v1::SequenceRequest* request) {
+  const auto trace = context->client_metadata().find(kTraceparentKey);
+  if (trace != context->client_metadata().end()) {
+    LogDebug("stream", {{"request_id", request->request_id()},
+                        {"sample", request->sample_index()},
+                        {"traceparent", std::string(trace->second.data(), trace->second.size())}});
+  }
   auto call = ServerWriter<v1::SequenceTokens>::Make(options_.max_unread_messages);
   StreamId id = 0;
   bool refused = false;
