@@ -11,7 +11,7 @@ import urllib.request
 
 import yaml
 
-from tests.operate.cluster import ROOT, await_true, free_port
+from tests.operate.cluster import DIES_WITH_US, ROOT, await_true, free_port
 
 TOOLS = os.environ.get("SAUVA_PROMETHEUS", "")  # folder of prometheus and promtool
 
@@ -88,7 +88,7 @@ class Prometheus:
                        stdout=subprocess.DEVNULL)
         log = open(os.path.join(self.folder, "log"), "wb")
         self.process = subprocess.Popen(
-            [tool("prometheus"), f"--config.file={self.config}",
+            [*DIES_WITH_US, tool("prometheus"), f"--config.file={self.config}",
              f"--storage.tsdb.path={self.folder}/data", f"--web.listen-address={self.address}"],
             stdout=log, stderr=log)
         log.close()

@@ -23,6 +23,9 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BIN = os.path.join(ROOT, os.environ.get("SAUVA_BIN", "build/release/bin"))
 MODEL = os.path.join(ROOT, "models/prose")
 PATIENCE = 60  # seconds; long, nothing waits for it when all is well
+# A process started so is killed with the test that started it, however that ends. The thread
+# that starts it has to live as long: the kernel counts threads.
+DIES_WITH_US = ["setpriv", "--pdeathsig", "KILL"]
 PROMPTS = ["The old prince", "In the morning", "She said that", "On the road to", "It was late"]
 
 
@@ -71,7 +74,7 @@ class Service:
         self.address = ""
 
     def start(self):
-        command = self.prefix + [os.path.join(BIN, "sauva-" + self.role), *self.flags]
+        command = DIES_WITH_US + self.prefix + [os.path.join(BIN, "sauva-" + self.role), *self.flags]
         for flag in ("listen", "metrics", "health"):
             if f"--{flag}" not in self.flags:
                 command += [f"--{flag}", getattr(self, flag)]
