@@ -142,7 +142,9 @@ void Gateway::OnModelsChanged() {
   const Health health = models_.AnyReady() && !draining_ ? Health::kServing : Health::kNotServing;
   context_.metrics.Ready(health == Health::kServing);
   // Their metrics are there before their first request.
-  for (const std::string& name : models_.Names()) context_.metrics.Of(name);
+  for (const std::string& name : models_.Names()) {
+    context_.metrics.Of(name).KvUsage(models_.KvUsage(name));
+  }
   if (health != health_) {
     LogInfo(health == Health::kServing ? "serving" : "not serving");
     health_ = health;

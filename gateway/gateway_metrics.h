@@ -22,6 +22,9 @@ class ModelMetrics {
   void Waiting(double change) { waiting_.Increment(change); }  // samples no head has taken
   void Running(double change) { running_.Increment(change); }
 
+  // As the coordinator last told.
+  void KvUsage(double share) { kv_usage_.Set(share); }
+
   void LeftQueue(absl::Duration waited, size_t num_prompt_tokens);
   void FirstToken(absl::Duration since_start);
   void NextTokens(absl::Duration since_last);
@@ -39,6 +42,7 @@ class ModelMetrics {
   const MetricLabels labels_;
   prometheus::Gauge& running_;
   prometheus::Gauge& waiting_;
+  prometheus::Gauge& kv_usage_;
   prometheus::Histogram& time_to_first_token_;
   prometheus::Histogram& inter_token_latency_;
   prometheus::Histogram& e2e_latency_;

@@ -10,6 +10,21 @@
 #include "model/parse_spec.h"
 
 namespace sauva {
+namespace {
+
+// The head of a pipeline counts its blocks.
+double KvUsageOf(const ModelRef& model, const std::vector<PipelineStatus>& pipelines) {
+  double blocks = 0;
+  double free_blocks = 0;
+  for (const PipelineStatus& pipeline : pipelines) {
+    if (!pipeline.ready || pipeline.model != model || pipeline.stages.empty()) continue;
+    blocks += pipeline.stages[0].report.num_kv_blocks;
+    free_blocks += pipeline.stages[0].report.free_kv_blocks;
+  }
+  return blocks > 0 ? 1 - free_blocks / blocks : 0;
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<TokenizedModel>> TokenizeModel(const FetchedModel& fetched) {
   auto model = std::make_unique<TokenizedModel>();
@@ -59,6 +74,7 @@ void ModelCache::OnStatus(absl::StatusOr<ClusterStatus> status) {
       const auto known = entries_.find(served.model.name);
       Entry entry = known == entries_.end() ? Entry{} : std::move(known->second);
       entry.served = served;
+      entry.kv_usage = KvUsageOf(served.model, status->pipelines);
       entries.emplace(served.model.name, std::move(entry));
     }
     entries_ = std::move(entries);

@@ -50,6 +50,8 @@ class ModelCache {
 
   // What the cluster serves, ready or not.
   std::vector<std::string> Names() const;
+  // Share of KV blocks in use over the ready pipelines of a model that Names has, 0 to 1.
+  double KvUsage(const std::string& name) const { return entries_.at(name).kv_usage; }
 
   // Asks the coordinator now rather than at the next turn.
   void RefreshSoon();
@@ -57,6 +59,7 @@ class ModelCache {
  private:
   struct Entry {
     ServedModel served;
+    double kv_usage = 0;
     std::shared_ptr<const TokenizedModel> model;  // null until built
     absl::Status trouble;                         // why it is not built
     ModelRef unusable;                            // whose files will never do

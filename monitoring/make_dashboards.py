@@ -106,6 +106,8 @@ PIPELINE = [
         ("graph", "Hidden states between stages", "By worker and direction.", "Bps",
          [(f'sum by (instance, direction) (rate(sauva_link_bytes_total{{{WORKER}}}{RATE}))',
            "{{instance}} {{direction}}")]),
+        ("graph", "Wait for hidden states", "Mean per step: the stage before, and the link from it.", "s",
+         [(f'sauva:hidden_wait_seconds:mean5m{{{NS}}}', "{{instance}}")]),
         ("graph", "Stale messages", "Of another epoch, dropped.", "short",
          [(f'rate(sauva_stale_messages_total{{{WORKER}}}{RATE})', "{{instance}}")]),
     ]),

@@ -54,6 +54,10 @@ WorkerMetrics::WorkerMetrics(uint64_t memory_budget_bytes)
       epochs_started_(Counter("sauva_epochs_started_total", "Epochs served")),
       epochs_broken_(Counter("sauva_epochs_broken_total", "Epochs that broke here")),
       steps_(Counter("sauva_stage_steps_total", "Steps computed by this stage")),
+      hidden_waits_(Counter("sauva_hidden_waits_total",
+                            "Steps whose header was here before their hidden states")),
+      hidden_wait_seconds_(Counter("sauva_hidden_wait_seconds_total",
+                                   "Time they waited: the stage before, and the link")),
       step_seconds_(metrics_.Histogram("sauva_stage_step_seconds",
                                        "Time this stage takes for a step", kStepTimeBuckets)) {
   metrics_.Gauge("sauva_memory_budget_bytes", "Memory this worker may use for a stage")
@@ -114,6 +118,9 @@ void WorkerMetrics::Update(const WorkerSession& session, const StageMemory& memo
   const WorkerCounters& counters = session.counters();
   Raise(epochs_started_, counters.epochs_started);
   Raise(epochs_broken_, counters.epochs_broken);
+  Raise(hidden_waits_, counters.hidden_waits);
+  hidden_wait_seconds_.Increment(absl::ToDoubleSeconds(counters.hidden_wait) -
+                                 hidden_wait_seconds_.Value());
   Raise(stale_messages_, counters.stale_messages + session.head().counters().stale_messages +
                              session.stage().counters().stale_messages);
 }

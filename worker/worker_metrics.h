@@ -61,6 +61,8 @@ class WorkerMetrics {
   prometheus::Counter& epochs_started_;
   prometheus::Counter& epochs_broken_;
   prometheus::Counter& steps_;
+  prometheus::Counter& hidden_waits_;
+  prometheus::Counter& hidden_wait_seconds_;
   prometheus::Histogram& step_seconds_;
 };
 

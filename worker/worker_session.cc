@@ -194,7 +194,23 @@ void WorkerSession::Handle(IncomingMessage event) {
     ++counters_.stale_messages;
     return;
   }
+  MeasureWait(event.message);
   std::visit([this](auto& message) { RunStage(std::move(message)); }, event.message);
+}
+
+void WorkerSession::MeasureWait(const StageMessage& message) {
+  if (const auto* header = std::get_if<StepHeader>(&message)) {
+    // No more than the stage itself would hold; what goes beyond is its fault to find.
+    if (headers_.size() <= assignment_.stages.size() + StageSession::kSpareSteps) {
+      headers_.emplace_back(header->step_id, now_);
+    }
+  } else if (const auto* hidden = std::get_if<HiddenStates>(&message)) {
+    while (!headers_.empty() && headers_.front().first < hidden->step_id) headers_.pop_front();
+    if (headers_.empty() || headers_.front().first != hidden->step_id) return;  // came first
+    ++counters_.hidden_waits;
+    counters_.hidden_wait += now_ - headers_.front().second;
+    headers_.pop_front();
+  }
 }
 
 void WorkerSession::Handle(IncomingClosed event) {
@@ -363,6 +379,7 @@ void WorkerSession::EndEpoch(const std::string& reason) {
     if (*incoming) effects_.push_back(EndIncoming{**incoming, ended});
     incoming->reset();
   }
+  headers_.clear();
   for (const CloseOutgoing& close : links_.Stop()) effects_.push_back(close);
   RunStage(StageStopped{});
   RunHead(PipelineBroken{reason});

@@ -130,6 +130,10 @@ struct WorkerCounters {
   uint64_t stale_messages = 0;  // of another epoch or an ended stream, dropped
   uint64_t epochs_started = 0;
   uint64_t epochs_broken = 0;
+  // From a step's header to the hidden states it needs: the time of the stage before and of
+  // the link between. Not on the first stage.
+  uint64_t hidden_waits = 0;
+  absl::Duration hidden_wait;
 };
 
 // A worker as a state machine: the life of its one stage (load, start, connect, serve, end)
@@ -211,6 +215,7 @@ class WorkerSession {
   void BeginDrain(absl::Duration timeout);
   void WatchDrain();
   void BeatHeart();
+  void MeasureWait(const StageMessage& message);
   bool connected() const { return heartbeat_ > absl::ZeroDuration(); }
   size_t MaxHiddenValues() const;
   std::string WorkerOf(int stage_index) const;
@@ -229,6 +234,7 @@ class WorkerSession {
   std::string error_;                  // kFailed
   std::optional<IncomingId> control_;  // accepted streams of this epoch
   std::optional<IncomingId> link_;
+  std::deque<std::pair<uint64_t, absl::Time>> headers_;  // steps that wait for hidden states
 
   absl::Duration heartbeat_ = absl::ZeroDuration();  // zero: no coordinator
   absl::Time next_heartbeat_;

@@ -2,14 +2,16 @@
 finds data, alerts are silent while all is well and fire for their fault, and queries point to the
 culprit."""
 
+import json
 import os
 import re
 import threading
 import time
 import unittest
 
-from tests.monitoring.prometheus import Prometheus, panel_queries, rules, shortened
-from tests.operate.cluster import PROMPTS, ROOT, Client, Cluster, await_true
+from tests.monitoring.prometheus import Prometheus, overview_panels, panel_queries, rules, shortened
+from tests.operate.cluster import PROMPTS, ROOT, Client, Cluster, await_true, free_port
+from tests.operate.proxy import Proxy
 
 import yaml
 
@@ -18,6 +20,7 @@ BEYOND_A_MINUTE = {"SauvaMemoryGrows", "SauvaRequestsWait"}
 VARIABLES = {"$namespace": ".*", "$model": ".*", "$__rate_interval": "5s"}
 CALM_SECONDS = 8
 LATE_SECONDS = 5
+SLOW_BYTES_PER_SECOND = 40_000
 
 
 def filled(query):
@@ -70,9 +73,15 @@ class LiveTest(unittest.TestCase):
     def setUpClass(cls):
         cls.stack = []
         cls.fired = set()
-        cluster = cls.enter(Cluster(
+        cluster = Cluster(
             workers=2, gateways=2, gateway_flags=["--max-requests", "24"],
-            coordinator_flags=["--stages", "2", "--max-context", "256", "--kv-memory", "3MiB"]))
+            coordinator_flags=["--stages", "2", "--max-context", "256", "--kv-memory", "3MiB"])
+        cls.paths = []
+        for worker in cluster.workers:
+            worker.listen = f"127.0.0.1:{free_port()}"
+            cls.paths.append(Proxy(worker.listen))
+            worker.flags += ["--advertise", cls.paths[-1].address]
+        cluster = cls.enter(cluster)
         # A spare whose arithmetic is many times slower than the others'.
         slow = cluster.new_worker(2)
         slow.flags += ["--device", "cpu:scalar", "--coordinator", cluster.coordinator.address]
@@ -87,11 +96,29 @@ class LiveTest(unittest.TestCase):
         finally:
             cls.end = time.time()
             cls.load.stop()
+        cls.write_overview()
+
+    @classmethod
+    def write_overview(cls):
+        """What the overview showed, for monitoring/render_overview.py."""
+        path = os.environ.get("SAUVA_OVERVIEW_DATA")
+        if not path:
+            return
+        panels = []
+        for _, panel in overview_panels():
+            series = [found for target in panel["targets"] for found in
+                      cls.prometheus.ever(filled(target["expr"]), cls.begin, cls.end)]
+            panels.append({"title": panel["title"], "series": series,
+                           "unit": panel["fieldConfig"]["defaults"]["unit"]})
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(panels, file)
 
     @classmethod
     def tearDownClass(cls):
         for context in reversed(cls.stack):
             context.__exit__(None, None, None)
+        for path in cls.paths:
+            path.close()
 
     @classmethod
     def enter(cls, context):
@@ -123,6 +150,7 @@ class LiveTest(unittest.TestCase):
     def tell_the_story(cls):
         time.sleep(CALM_SECONDS)
         cls.calm = cls.prometheus.firing()
+        cls.slow_a_link()
         cls.flood()
         cls.lose_a_worker_to_a_slow_one()
         cls.kill_workers()
@@ -140,6 +168,16 @@ class LiveTest(unittest.TestCase):
             cls.pressed_instance = cls.serving(0).metrics
         finally:
             flood.stop()
+
+    @classmethod
+    def slow_a_link(cls):
+        receiver = cls.serving(1)
+        path = cls.paths[cls.cluster.workers.index(receiver)]
+        path.rate = SLOW_BYTES_PER_SECOND
+        cls.await_firing("SauvaSlowLink")
+        cls.latest = cls.prometheus.query(filled("topk(1, sauva:hidden_wait_seconds:mean5m)"))
+        cls.latest_instance = receiver.metrics
+        path.rate = None
 
     @classmethod
     def lose_a_worker_to_a_slow_one(cls):
@@ -192,6 +230,7 @@ class LiveTest(unittest.TestCase):
 
     def test_queries_point_to_the_culprit(self):
         self.assertEqual([labels["instance"] for labels, _ in self.slowest], [self.slow_instance])
+        self.assertEqual([labels["instance"] for labels, _ in self.latest], [self.latest_instance])
         self.assertEqual([labels["instance"] for labels, _ in self.down], [self.down_instance])
         self.assertEqual([labels["instance"] for labels, _ in self.pressed],
                          [self.pressed_instance])

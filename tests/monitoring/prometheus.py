@@ -34,6 +34,13 @@ def dashboards():
             yield name, json.load(file)
 
 
+def overview_panels():
+    """(dashboard, panel) of the overview, without rows."""
+    for name, dashboard in dashboards():
+        if name == "overview.json":
+            yield from ((name, panel) for panel in dashboard["panels"] if panel["type"] != "row")
+
+
 def panel_queries():
     """(dashboard, panel, query) of every target of every panel."""
     for name, dashboard in dashboards():

@@ -268,8 +268,8 @@ class ExitCodeTest(ServiceTest):
         with Cluster(workers=1, gateway_flags=["--metrics-compat", "vllm"],
                      worker_flags=["--metrics-compat", "vllm"]) as cluster:
             page = cluster.gateways[0].scrape()
-            for name in ("num_requests_running", "num_requests_waiting", "time_to_first_token_seconds",
-                         "request_success_total"):
+            for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc",
+                         "time_to_first_token_seconds", "request_success_total"):
                 self.assertIn("# TYPE vllm:" + name, page)
             self.assertIn('vllm:num_requests_waiting{model_name="prose"} 0', page)
             self.assertIn("vllm:kv_cache_usage_perc", cluster.workers[0].scrape())

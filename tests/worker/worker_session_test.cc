@@ -63,6 +63,17 @@ TEST(WorkerSessionTest, ReportsEachPhaseOfItsStage) {
   EXPECT_EQ(cluster.reports(0)[2].free_kv_blocks, 64u);
 }
 
+TEST(WorkerSessionTest, CountsStepsWhoseHiddenStatesCameAfterTheirHeader) {
+  FakeCluster cluster(2);
+  cluster.StartPipeline(1, {0, 1});
+  cluster.Generate(0, FakeRequest(1, {1, 2, 3}, 10));
+  cluster.Run();
+  EXPECT_EQ(cluster.session(0).counters().hidden_waits, 0u) << "the first stage waits for nobody";
+  const WorkerCounters& counters = cluster.session(1).counters();
+  EXPECT_GT(counters.hidden_waits, 0u);
+  EXPECT_EQ(counters.hidden_waits, cluster.session(1).Report()->steps_done);
+}
+
 TEST(WorkerSessionTest, ALostStageEndsTheEpochAndNamesTheSuspect) {
   for (const int victim : {0, 1, 2}) {
     FakeCluster cluster(3);
