@@ -36,7 +36,7 @@ run_quietly "build it without bugs" cmake --build "$root/build" --target "${targ
 
 run_test() {  # PROGRAM FILTER
   # In a shell of its own, whose word about a crash is not for the reader.
-  (timeout 300 "$root/build/tests/$1" --gtest_filter="${2:-*}" --gtest_brief=1 \
+  (timeout 120 "$root/build/tests/$1" --gtest_filter="${2:-*}" --gtest_brief=1 \
     >"$root/test.log" 2>&1 </dev/null; exit $?) 2>/dev/null
 }
 

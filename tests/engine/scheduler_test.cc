@@ -138,6 +138,36 @@ TEST(SchedulerTest, PreemptsTheYoungestWhenBlocksRunOut) {
   EXPECT_EQ(again.header.sequences[0].first_position, 0);
 }
 
+TEST(SchedulerTest, APreemptedSequenceGoesBeforeThoseThatWait) {
+  SchedulerLimits limits = Limits();
+  limits.num_kv_blocks = 3;
+  limits.max_sequences = 2;
+  limits.prefix_cache = false;
+  Scheduler scheduler(limits);
+  ASSERT_TRUE(scheduler.Add(Sequence(1, Tokens(16), 30)).ok());
+  ASSERT_TRUE(scheduler.Add(Sequence(2, Tokens(10, 100), 30)).ok());
+  ASSERT_TRUE(scheduler.Add(Sequence(3, Tokens(10, 200), 5)).ok());
+  for (int i = 0; i < 40 && scheduler.num_preemptions() == 0; ++i) RunOne(scheduler);
+  ASSERT_EQ(scheduler.num_preemptions(), 1u);
+  EXPECT_EQ(scheduler.num_waiting(), 2);
+  EXPECT_TRUE(scheduler.Cancel(1));
+  EXPECT_THAT(Ids(RunOne(scheduler)), ElementsAre(2, 3));
+}
+
+TEST(SchedulerTest, SharesABlockOnlyBehindTheSameText) {
+  Scheduler scheduler(Limits());
+  const std::vector<TokenId> monotonous(40, 5);  // equal blocks that follow different texts
+  ASSERT_TRUE(scheduler.Add(Sequence(1, monotonous)).ok());
+  const ScheduledStep first = RunOne(scheduler);
+  ASSERT_TRUE(scheduler.Add(Sequence(2, monotonous)).ok());
+  const ScheduledStep second = RunOne(scheduler);
+  const auto& before = first.header.sequences[0].blocks[0].appended;
+  const auto& after = second.header.sequences[1].blocks[0].appended;
+  ASSERT_GE(after.size(), 2u);
+  EXPECT_EQ(after[0], before[0]);
+  EXPECT_EQ(after[1], before[1]);
+}
+
 TEST(SchedulerTest, SharesThePromptOfASequenceThatCameBefore) {
   Scheduler scheduler(Limits());
   ASSERT_TRUE(scheduler.Add(Sequence(1, Tokens(40))).ok());
