@@ -29,8 +29,11 @@ class EventLoop {
   // Thread: any.
   bool Post(Task task);
 
-  // Runs `task` at `when` or soon after. Timers do not count against the capacity: a
-  // machine sets a bounded number of them. Thread: any.
+  // Runs `task` when as much time has passed as now lies before `when`, or soon after; before
+  // every waiting task when that is none. The wait is kept on a clock that nobody sets, so
+  // that a step of the calendar neither cuts it short nor draws it out: whoever needs a
+  // moment of the calendar looks again and asks anew. Timers do not count against the
+  // capacity: a machine sets a bounded number of them. Thread: any.
   void PostAt(absl::Time when, Task task);
 
   // Ends the thread after the task now running; later tasks are dropped. Waits for the
@@ -41,7 +44,7 @@ class EventLoop {
 
  private:
   struct Timer {
-    absl::Time when;
+    absl::Time when;  // of the steady clock
     uint64_t order;
     mutable Task task;  // priority_queue hands out const values only
     bool operator<(const Timer& other) const {

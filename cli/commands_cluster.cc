@@ -66,6 +66,9 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
   up->add_option("--kv-memory", options->kv_memory, "bound for each worker's KV cache, as 512MiB");
   up->add_option("--max-context", options->max_context, "tokens of a sequence; 0: the model's")
       ->check(CLI::NonNegativeNumber);
+  up->add_option("--step-timeout", options->step_timeout,
+                 "a step that takes longer breaks its pipeline")
+      ->capture_default_str();
   up->add_option("--grpc", options->grpc, "where the gateway listens")->capture_default_str();
   up->add_option("--http", options->http, "where the gateway serves /metrics")
       ->capture_default_str();

@@ -7,6 +7,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "base/parse_bytes.h"
 #include "base/status_macros.h"
 
@@ -105,6 +106,12 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
   RETURN_IF_ERROR(CheckCount("--replicas", options.replicas, 1));
   RETURN_IF_ERROR(CheckCount("--spares", options.spares, 0));
   RETURN_IF_ERROR(CheckCount("--workers", options.num_workers, 0));
+  absl::Duration step_timeout;
+  if (!absl::ParseDuration(options.step_timeout, &step_timeout) ||
+      step_timeout <= absl::ZeroDuration()) {
+    return absl::InvalidArgumentError(absl::StrCat("--step-timeout is '", options.step_timeout,
+                                                   "'; expected a duration as 10s or 2m"));
+  }
   uint64_t kv_memory_bytes = 0;
   if (!options.kv_memory.empty()) {
     ASSIGN_OR_RETURN(kv_memory_bytes, ParseBytes(options.kv_memory));
@@ -135,7 +142,8 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
     worker.command.arguments.insert(
         worker.command.arguments.end(),
         {"--model-dir", model.directory, "--memory", absl::StrCat(budgets[i]), "--threads",
-         absl::StrCat(plan.threads), "--device", options.device});
+         absl::StrCat(plan.threads), "--device", options.device, "--step-timeout",
+         options.step_timeout});
     plan.workers.push_back(std::move(worker));
   }
   plan.gateway = MakeService("gateway", options, machine);

@@ -86,8 +86,11 @@ void Coordinator::TakeReport(PipelineRecord& pipeline, int stage_index, const St
   if (report.phase != StagePhase::kLoading) {
     Hold(workers_.at(endpoint.worker_id), pipeline.assignment, endpoint.layers);
   }
-  if (pipeline.phase == PipelineRecord::Phase::kLoading) StartIfLoaded(pipeline);
-  if (pipeline.phase == PipelineRecord::Phase::kStarting) ReadyIfServing(pipeline);
+  if (pipeline.phase == PipelineRecord::Phase::kLoading) {
+    StartIfLoaded(pipeline);  // or ends it: `pipeline` may be no more
+  } else if (pipeline.phase == PipelineRecord::Phase::kStarting) {
+    ReadyIfServing(pipeline);
+  }
 }
 
 void Coordinator::StartIfLoaded(PipelineRecord& pipeline) {

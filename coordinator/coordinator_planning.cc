@@ -109,6 +109,7 @@ Placement Coordinator::PlaceOn(const ModelRecord& model,
                           .link_bytes_per_second = worker->hello.link_bytes_per_second,
                           .holds = holds ? worker->held.layers : LayerRange{}});
   }
+  TreatCloseRatesAsEqual(candidates);
   PlacementGoals goals = GoalsFor(model, static_cast<int>(workers.size()));
   ++counters_.placements;
   Placement placement = Place(model.description.costs, candidates, goals);

@@ -156,6 +156,21 @@ std::string Refusal(const ModelCosts& costs, std::span<const PlacementWorker> wo
   return reason;
 }
 
+// See TreatCloseRatesAsEqual.
+void LevelRates(std::vector<PlacementWorker*> workers, double PlacementWorker::*rate) {
+  std::ranges::sort(workers, [&](const PlacementWorker* a, const PlacementWorker* b) {
+    return a->*rate > b->*rate;
+  });
+  for (auto first = workers.begin(); first != workers.end();) {
+    const auto beyond = std::find_if(first, workers.end(), [&](const PlacementWorker* worker) {
+      return worker->*rate * kEqualRates < (*first)->*rate;
+    });
+    const double slowest = (*std::prev(beyond))->*rate;
+    std::for_each(first, beyond, [&](PlacementWorker* worker) { worker->*rate = slowest; });
+    first = beyond;
+  }
+}
+
 }  // namespace
 
 double StageSeconds(const ModelCosts& costs, const PlacementWorker& worker, LayerRange layers) {
@@ -193,6 +208,16 @@ int64_t StageMemoryBytes(const ModelCosts& costs, LayerRange layers, int kv_toke
     bytes += costs.layers[layer].kv_bytes_per_token * kv_tokens;
   }
   return bytes;
+}
+
+void TreatCloseRatesAsEqual(std::span<PlacementWorker> workers) {
+  std::map<std::string, std::vector<PlacementWorker*>> classes;
+  for (PlacementWorker& worker : workers) classes[worker.backend_class].push_back(&worker);
+  for (auto& [name, members] : classes) {
+    LevelRates(members, &PlacementWorker::read_bytes_per_second);
+    LevelRates(members, &PlacementWorker::operations_per_second);
+    LevelRates(members, &PlacementWorker::link_bytes_per_second);
+  }
 }
 
 Placement Place(const ModelCosts& costs, std::span<const PlacementWorker> workers,

@@ -83,6 +83,14 @@ double StageSeconds(const ModelCosts& costs, const PlacementWorker& worker, Laye
 int64_t StageWeightBytes(const ModelCosts& costs, LayerRange layers);
 int64_t StageMemoryBytes(const ModelCosts& costs, LayerRange layers, int kv_tokens);
 
+// Rates so close are one rate measured twice: each takes a moment on a machine that does
+// other work too, and a cut of the model shall not hang on that.
+inline constexpr double kEqualRates = 1.25;
+
+// Gives workers of one backend class whose rates differ by no more than kEqualRates the
+// slowest of these rates, each kind of rate by itself, from the fastest worker down.
+void TreatCloseRatesAsEqual(std::span<PlacementWorker> workers);
+
 // Cuts the model into contiguous ranges for as many of goals.replicas pipelines as fit.
 // A worker reads its weights anew unless it holds exactly the range it is given.
 Placement Place(const ModelCosts& costs, std::span<const PlacementWorker> workers,

@@ -2,28 +2,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/dtype.h"
 #include "model/expected_tensors.h"
 #include "model/model.h"
 #include "model/safetensors_header.h"
 
 namespace sauva {
 namespace {
-
-std::string DTypeText(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return "f32";
-    case DType::kF16:
-      return "f16";
-    case DType::kBF16:
-      return "bf16";
-    case DType::kI8:
-      return "i8";
-    case DType::kI32:
-      return "i32";
-  }
-  return "?";
-}
 
 nlohmann::json RopeJson(const RopeSpec& rope) {
   nlohmann::json json = {{"theta", rope.theta},
@@ -70,7 +55,7 @@ nlohmann::json DescribeJson(const Model& model) {
     total_bytes += bytes;
     total_parameters += bytes / SizeOf(tensor->dtype);
     tensors.push_back({{"name", expected.name},
-                       {"dtype", DTypeText(tensor->dtype)},
+                       {"dtype", Name(tensor->dtype)},
                        {"shape", tensor->shape},
                        {"bytes", bytes}});
   }

@@ -8,7 +8,7 @@ namespace sauva {
 
 void RouteGrpcLog() {
   gpr_set_log_function([](gpr_log_func_args* args) {
-    if (args->severity == GPR_LOG_SEVERITY_ERROR) LogDebug("grpc", {{"message", args->message}});
+    if (args->severity == GPR_LOG_SEVERITY_ERROR) LogError("grpc", {{"message", args->message}});
   });
 }
 

@@ -2,8 +2,8 @@
 
 namespace sauva {
 
-// Sends gRPC's own errors through our log at debug level (what matters reaches us as a
-// status) and drops the rest, so that standard error holds lines of one form.
+// Sends gRPC's own errors through our log, among them the text of an assertion it dies of,
+// and drops the rest, so that standard error holds lines of one form.
 // Process-wide; idempotent.
 void RouteGrpcLog();
 

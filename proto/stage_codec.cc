@@ -267,6 +267,7 @@ absl::StatusOr<bool> HiddenAssembler::Add(const v1::HiddenFrame& frame) {
         frame.total_bytes(), " does not follow step ", states_.step_id, " at byte ",
         received_bytes_, " of ", total));
   }
+  if (total == 0) return true;  // memcpy takes no null pointer, not even for nothing
   std::memcpy(reinterpret_cast<char*>(states_.values.data()) + received_bytes_,
               frame.data().data(), frame.data().size());
   received_bytes_ += frame.data().size();

@@ -10,8 +10,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-root=$PWD/build/plants
-source=$root/source
+# A checkout within this one, built in a place like its own: ccache then knows all that
+# `scripts/test.sh` compiled, and each plant costs the files that it touches.
+source=$PWD/build/plants
+root=$source/build
 export SAUVA_SHARED_DATA
 find_shared_data
 
@@ -30,13 +32,14 @@ git worktree prune
 [ -d "$source" ] || git worktree add -q --detach "$source" HEAD
 git -C "$source" checkout -q --detach --force "$(git rev-parse HEAD)"
 git -C "$source" clean -q -fd
-run_quietly "configure the scratch copy" cmake -S "$source" -B "$root/build" -G Ninja \
+mkdir -p "$root"
+run_quietly "configure the scratch copy" cmake -S "$source" -B "$root/release" -G Ninja \
   -DCMAKE_BUILD_TYPE=Release
-run_quietly "build it without bugs" cmake --build "$root/build" --target "${targets[@]}"
+run_quietly "build it without bugs" cmake --build "$root/release" --target "${targets[@]}"
 
 run_test() {  # PROGRAM FILTER
   # In a shell of its own, whose word about a crash is not for the reader.
-  (timeout 120 "$root/build/tests/$1" --gtest_filter="${2:-*}" --gtest_brief=1 \
+  (timeout 120 "$root/release/tests/$1" --gtest_filter="${2:-*}" \
     >"$root/test.log" 2>&1 </dev/null; exit $?) 2>/dev/null
 }
 
@@ -52,22 +55,33 @@ done | sort -u | while read -r program filter; do
   fi
 done
 
-missed=0
+found=0
 for name in "${names[@]}"; do
   patch=$PWD/tests/plants/$name.patch
   program=$(field "$patch" 1)
   filter=$(field "$patch" 2)
-  verdict=found
+  verdict=
   if ! git -C "$source" apply "$patch"; then
     verdict="does not apply"
-  elif ! cmake --build "$root/build" --target "$program" >"$root/build.log" 2>&1 </dev/null; then
+  elif ! cmake --build "$root/release" --target "$program" >"$root/build.log" 2>&1 </dev/null; then
     verdict="does not build: $(grep -m 1 'error:' "$root/build.log")"
-  elif run_test "$program" "$filter"; then
-    verdict="MISSED by $program $filter"
+  else
+    code=0
+    run_test "$program" "$filter" || code=$?
+    case $code in
+      0) verdict="MISSED by $program $filter" ;;
+      124) verdict="MISSED: $program $filter hangs instead of failing" ;;
+    esac
+  fi
+  if [ -z "$verdict" ]; then
+    # The first test that failed; a program that died did so in the last one it began.
+    by=$(sed -nE 's/^\[  FAILED  \] ([^ ,]+\.[^ ,]+).*/\1/p' "$root/test.log" | head -n 1)
+    [ -n "$by" ] || by=$(sed -nE 's/^\[ RUN      \] //p' "$root/test.log" | tail -n 1)
+    verdict="found by $program $by"
+    found=$((found + 1))
   fi
   git -C "$source" checkout -q --force .
   printf '%-40s %s\n' "$name" "$verdict"
-  [ "$verdict" = found ] || missed=$((missed + 1))
 done
-echo "${#names[@]} planted bugs, $((${#names[@]} - missed)) found"
-[ "$missed" -eq 0 ]
+echo "${#names[@]} planted bugs, $found found"
+[ "$found" -eq "${#names[@]}" ]

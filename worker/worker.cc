@@ -207,7 +207,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
   std::unique_ptr<Backend> backend;  // fails early; stages get their own
   ASSIGN_OR_RETURN(backend, MakeBackend(config.device, config.threads));
   const int threads = config.threads > 0 ? config.threads : UsableCores();
-  const MachineRates rates = MeasureMachineRates(threads);
+  const MachineRates rates = MeasureMachineRates(threads, config.memory_bytes);
   auto parts = std::make_unique<Parts>(config, health);
   ASSIGN_OR_RETURN(parts->server, RpcServer::Start({.address = config.listen, .tls = config.tls},
                                                    {&parts->service}));

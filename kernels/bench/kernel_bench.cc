@@ -194,7 +194,7 @@ int Main(int threads, int64_t bytes) {
            .ok()) {
     return 1;
   }
-  const MachineRates quick = MeasureMachineRates(threads);
+  const MachineRates quick = MeasureMachineRates(threads, uint64_t{1} << 32);
   const Rates peak{ReadRate(threads, bytes), quick.operations_per_second};
   std::printf("%d threads; read %.2f GB/s of %lld MB (%.2f GB/s quickly); %.1f GFLOP/s\n", threads,
               peak.read_bytes_per_second / 1e9, static_cast<long long>(bytes >> 20),

@@ -37,6 +37,30 @@ TEST(EventLoopTest, TimersComeByTimeNotByTheOrderOfAsking) {
   EXPECT_GE(absl::Now(), start + absl::Milliseconds(30));
 }
 
+TEST(EventLoopTest, WhatNeedNotWaitGoesBeforeTasksAndTimersOfTheFutureDoNotHoldUpItsEnd) {
+  EventLoop loop;
+  std::vector<int> order;
+  std::promise<void> started;
+  std::promise<void> release;
+  std::promise<void> done;
+  ASSERT_TRUE(loop.Post([&] {
+    started.set_value();
+    release.get_future().wait();
+  }));
+  started.get_future().wait();
+  ASSERT_TRUE(loop.Post([&] {
+    order.push_back(2);
+    done.set_value();
+  }));
+  loop.PostAt(absl::InfiniteFuture(), [&] { order.push_back(3); });
+  loop.PostAt(absl::Now() + absl::Hours(100000), [&] { order.push_back(4); });
+  loop.PostAt(absl::InfinitePast(), [&] { order.push_back(1); });
+  release.set_value();
+  done.get_future().wait();
+  loop.Stop();
+  EXPECT_EQ(order, (std::vector<int>{1, 2}));
+}
+
 TEST(EventLoopTest, RefusesWhenItsQueueIsFullAndAfterStop) {
   EventLoop loop(2);
   std::promise<void> started;

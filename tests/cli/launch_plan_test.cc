@@ -68,6 +68,18 @@ TEST_F(LaunchPlanTest, RefusesFewerWorkersThanTheShapeNeeds) {
   EXPECT_THAT(Error(), HasSubstr("2 workers cannot hold --stages 3"));
 }
 
+TEST_F(LaunchPlanTest, TellsEveryWorkerHowLongAStepMayTake) {
+  options_.num_workers = 2;
+  EXPECT_EQ(ValueOf(Plan()->workers[1], "--step-timeout"), "10s");
+  options_.step_timeout = "2m";
+  EXPECT_EQ(ValueOf(Plan()->workers[0], "--step-timeout"), "2m");
+  EXPECT_EQ(ValueOf(Plan()->workers[1], "--step-timeout"), "2m");
+  for (const char* nonsense : {"", "0s", "-1s", "ten", "10"}) {
+    options_.step_timeout = nonsense;
+    EXPECT_THAT(Error(), HasSubstr(std::string("--step-timeout is '") + nonsense + "'"));
+  }
+}
+
 TEST_F(LaunchPlanTest, SharesCoresAndMemoryBetweenWorkers) {
   options_.num_workers = 3;
   const LaunchPlan plan = *Plan();

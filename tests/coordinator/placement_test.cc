@@ -193,6 +193,32 @@ TEST(PlacementTest, AFasterWorkerTakesMoreLayers) {
   }
 }
 
+TEST(PlacementTest, RatesWithinAQuarterOfEachOtherAreEqual) {
+  std::vector<PlacementWorker> workers = Workers(5);
+  const double read[] = {8.0e9, 1.0e10, 9.0e9, 7.9e9, 1.0e9};
+  for (size_t i = 0; i < workers.size(); ++i) workers[i].read_bytes_per_second = read[i];
+  workers[1].operations_per_second = 5e11;
+  workers[2].backend_class = "cuda-sm90";
+  TreatCloseRatesAsEqual(workers);
+  EXPECT_EQ(workers[0].read_bytes_per_second, 8.0e9);
+  EXPECT_EQ(workers[1].read_bytes_per_second, 8.0e9);
+  EXPECT_EQ(workers[2].read_bytes_per_second, 9.0e9) << "of another class";
+  EXPECT_EQ(workers[3].read_bytes_per_second, 7.9e9) << "more than a quarter below the fastest";
+  EXPECT_EQ(workers[4].read_bytes_per_second, 1.0e9);
+  EXPECT_EQ(workers[0].operations_per_second, 1e11);
+  EXPECT_EQ(workers[1].operations_per_second, 5e11);
+}
+
+TEST(PlacementTest, EqualWorkersThatMeasuredALittleApartShareTheModelEvenly) {
+  std::vector<PlacementWorker> workers = Workers(2);
+  workers[0].read_bytes_per_second *= 1.24;
+  workers[0].operations_per_second *= 0.81;
+  TreatCloseRatesAsEqual(workers);
+  const Placement placement = Place(Model(8), workers, Goals(2));
+  ASSERT_THAT(placement.pipelines, SizeIs(1));
+  EXPECT_EQ(placement.pipelines[0][0].layers, (LayerRange{0, 4}));
+}
+
 TEST(PlacementTest, APipelineIsOfOneBackendClassUnlessMixIsAllowed) {
   std::vector<PlacementWorker> workers{Worker("a", 60 * kMega), Worker("b", 60 * kMega)};
   workers[1].backend_class = "cuda-sm90";

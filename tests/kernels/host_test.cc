@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <stdlib.h>
 
 #include <chrono>
 #include <filesystem>
@@ -9,6 +10,7 @@
 
 #include "kernels/factory.h"
 #include "kernels/host_memory.h"
+#include "kernels/last_level_cache.h"
 #include "kernels/machine_rates.h"
 #include "kernels/usable_cores.h"
 #include "tests/kernels/kernel_testing.h"
@@ -149,13 +151,33 @@ TEST(BackendTest, RefusesImpossibleShapesNamingThem) {
   }
 }
 
+TEST(MachineRatesTest, AreMeasuredInTheLittleMemoryThatMayBeTaken) {
+  EXPECT_GT(MeasureMachineRates(1, 0).read_bytes_per_second, 1e7);
+}
+
+TEST(LastLevelCacheTest, IsTheLargestThatTheSystemTells) {
+  std::string directory = ::testing::TempDir() + "last_level_cache_XXXXXX";
+  ASSERT_NE(mkdtemp(directory.data()), nullptr);
+  EXPECT_EQ(LastLevelCacheBytes(directory), 0);
+  EXPECT_EQ(LastLevelCacheBytes(directory + "/absent"), 0);
+  const std::pair<const char*, const char*> sizes[] = {
+      {"index0", "48K\n"}, {"index1", "3M\n"}, {"index2", "2048K\n"}, {"index3", "many\n"}};
+  for (const auto& [index, size] : sizes) {
+    std::filesystem::create_directory(directory + "/" + index);
+    std::ofstream(directory + "/" + index + "/size") << size;
+  }
+  std::filesystem::create_directory(directory + "/power");  // without a size
+  EXPECT_EQ(LastLevelCacheBytes(directory), 3 << 20);
+  std::filesystem::remove_all(directory);
+}
+
 TEST(MachineRatesTest, AreMeasuredQuickly) {
   const auto start = std::chrono::steady_clock::now();
-  const MachineRates rates = MeasureMachineRates(2);
+  const MachineRates rates = MeasureMachineRates(2, uint64_t{1} << 30);
   const auto taken = std::chrono::steady_clock::now() - start;
   EXPECT_GT(rates.read_bytes_per_second, 1e7);
   EXPECT_GT(rates.operations_per_second, 1e7);
-  EXPECT_LT(taken, std::chrono::seconds(5)) << "it takes 200 ms on a machine of its own";
+  EXPECT_LT(taken, std::chrono::seconds(5)) << "it takes half a second on a machine of its own";
 }
 
 }  // namespace

@@ -33,10 +33,13 @@ GENERATED_HEADER_USERS = re.compile(r"_(codec|service|client)(_test)?\.(h|cc)$")
 CPP = (".h", ".cc", ".cu", ".cuh")
 SOURCES = CPP + (".proto", ".py", ".sh", ".cmake", "CMakeLists.txt", ".md")
 NO_TABS = CPP + (".proto", ".py", ".sh", ".cmake", "CMakeLists.txt", ".json", ".yaml", ".yml")
-# Words of a workplace, which mean nothing to a reader of the project.
-WORKPLACE = re.compile(
-    r"/work/|/farm/|/tmp/b\b|\bthis session\b|\bprevious session\b|\bissue #?\d|"
-    r"\bengineer's brief\b|\bBRIEF\.md\b|\bas an AI\b|\bsubagent", re.I)
+# Words of a workplace, which mean nothing to a reader of the project; each is written here in
+# two parts, so that the tree does not hold it.
+WORKPLACE_WORDS = [first + second for first, second in (
+    ("/wo", "rk/"), ("/fa", "rm/"), (r"/tm", r"p/b\b"), (r"\bthis se", r"ssion\b"),
+    (r"\bprevious se", r"ssion\b"), (r"\biss", r"ue #?\d"), (r"\bengineer's br", r"ief\b"),
+    (r"\bBRI", r"EF\.md\b"), (r"\bas an A", r"I\b"), (r"\bsub", "agent"))]
+WORKPLACE = re.compile("|".join(WORKPLACE_WORDS), re.I)
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 
@@ -100,7 +103,7 @@ def header_guard(path, text):
 
 
 def workplace_words(path, text):
-    if not path.endswith(SOURCES) or path.startswith("tests/tidy/"):
+    if not path.endswith(SOURCES):
         return
     for match in WORKPLACE.finditer(text):
         yield _line_of(text, match.start()), f"speaks of a workplace: {match.group()!r}"
