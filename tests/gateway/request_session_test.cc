@@ -300,7 +300,9 @@ TEST(RequestSessionTest, KnocksAtAMissingCoordinatorMoreAndMoreSlowly) {
   while (!story.failed && attempts < 1000) {
     const absl::Time before = story.now;
     story.DispatchFails(absl::UnavailableError("coordinator at 10.0.0.1:7071: refused"));
-    while (!story.failed && !story.Did<SendDispatch>()) story.WaitForWake();
+    while (!story.failed && !story.Did<SendDispatch>()) {
+      ASSERT_NO_FATAL_FAILURE(story.WaitForWake());
+    }
     longest = std::max(longest, story.now - before);
     ++attempts;
   }
@@ -323,7 +325,9 @@ TEST(RequestSessionTest, ARunningRequestOutlivesAnyPatienceUntilItsDeadline) {
     if (story.Did<SendDispatch>()) {
       story.DispatchFails(absl::UnavailableError("coordinator at c: refused"));
     }
-    if (!story.failed) story.WaitForWake();
+    if (!story.failed) {
+      ASSERT_NO_FATAL_FAILURE(story.WaitForWake());
+    }
   }
   EXPECT_EQ(story.now, request.deadline);
   ASSERT_TRUE(story.failed.has_value());
