@@ -1,9 +1,9 @@
-// Part of builds with the thread sanitizer only. The packaged gRPC is not instrumented, so that
-// the sanitizer does not see how it orders what it is given: an operation before its callback,
-// a call's callbacks before its OnDone, the start of a server before its first call, callbacks
-// before the end of their server. Here these orders, and no others, are told to it: the
-// functions below stand before gRPC's own. Without them every object handed through gRPC looks
-// like a race.
+// Part of builds with the thread sanitizer only. The packaged gRPC and Abseil are not
+// instrumented, so that the sanitizer does not see how they order what they are given: by
+// mutexes, an operation before its callback, a call's callbacks before its OnDone, the start of
+// a server before its first call, callbacks before the end of their server. Here these orders,
+// and no others, are told to it: the functions below stand before the packaged ones. Without
+// them every object handed through gRPC looks like a race.
 #include <dlfcn.h>
 #include <grpc/grpc.h>
 #include <grpcpp/support/client_callback.h>
@@ -17,6 +17,7 @@
 #include <thread>
 #include <utility>
 
+#include "absl/synchronization/mutex.h"
 #include "base/check.h"
 
 namespace sauva {
@@ -83,6 +84,49 @@ F* Next(const char* name) {
 }  // namespace
 }  // namespace sauva
 
+// Mutexes of Abseil, which gRPC locks; ours are of the standard library.
+namespace absl {
+ABSL_NAMESPACE_BEGIN
+
+void Mutex::Lock() {
+  static auto* const next = sauva::Next<void(Mutex*)>("_ZN4absl7debian35Mutex4LockEv");
+  next(this);
+  __tsan_acquire(this);
+}
+
+bool Mutex::TryLock() {
+  static auto* const next = sauva::Next<bool(Mutex*)>("_ZN4absl7debian35Mutex7TryLockEv");
+  const bool locked = next(this);
+  if (locked) __tsan_acquire(this);
+  return locked;
+}
+
+void Mutex::Unlock() {
+  static auto* const next = sauva::Next<void(Mutex*)>("_ZN4absl7debian35Mutex6UnlockEv");
+  __tsan_release(this);
+  next(this);
+}
+
+void CondVar::Wait(Mutex* mutex) {
+  static auto* const next =
+      sauva::Next<void(CondVar*, Mutex*)>("_ZN4absl7debian37CondVar4WaitEPNS0_5MutexE");
+  __tsan_release(mutex);
+  next(this, mutex);
+  __tsan_acquire(mutex);
+}
+
+bool CondVar::WaitWithTimeout(Mutex* mutex, Duration timeout) {
+  static auto* const next = sauva::Next<bool(CondVar*, Mutex*, Duration)>(
+      "_ZN4absl7debian37CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE");
+  __tsan_release(mutex);
+  const bool expired = next(this, mutex, timeout);
+  __tsan_acquire(mutex);
+  return expired;
+}
+
+ABSL_NAMESPACE_END
+}  // namespace absl
+
 // What gRPC does on threads of its executor is done here on threads of their own, whose start
 // the sanitizer sees: as gRPC 1.51 has these functions otherwise.
 namespace grpc::internal {
@@ -93,6 +137,8 @@ void ServerCallbackCall::ScheduleOnDone(bool inline_ondone) {
 }
 
 void ServerCallbackCall::CallOnCancel(ServerReactor* reactor) {
+  // The call's thread left its reactor with this count, in code that is instrumented.
+  on_cancel_conditions_remaining_.load(std::memory_order_acquire);
   if (reactor->InternalInlineable()) return reactor->OnCancel();
   Ref();  // the call outlives the thread
   std::thread([this, reactor] {
