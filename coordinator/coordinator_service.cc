@@ -104,7 +104,7 @@ class Service final : public v1::CoordinatorService::CallbackService {
 
   grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Join(
       grpc::CallbackServerContext*) override {
-    auto stream = JoinStream::Make(kMaxCommands);
+    auto stream = JoinStream::Make({.messages = kMaxCommands});
     // Shared by the two handlers, which live as long as the stream.
     auto ear = std::make_shared<WorkerEar>(runtime_, ++last_connection_, stream);
     return stream->Listen({.on_message = [ear](v1::WorkerMessage m) { ear->Hear(m); },
@@ -138,7 +138,7 @@ class Service final : public v1::CoordinatorService::CallbackService {
     if (request->digest() != ref.digest) {
       for (const auto& [name, content] : (*model)->files) AppendFile(name, content, chunks);
     }
-    auto writer = FileWriter::Make(chunks.size());
+    auto writer = FileWriter::Make({.messages = chunks.size()});
     auto* reactor = writer->Listen(nullptr);
     for (v1::ModelFileChunk& chunk : chunks) {
       if (!writer->Send(std::move(chunk))) break;  // the caller has gone
@@ -198,7 +198,7 @@ class Service final : public v1::CoordinatorService::CallbackService {
     return call;
   }
   static grpc::ServerWriteReactor<v1::ModelFileChunk>* EndedFiles(const absl::Status& status) {
-    auto writer = FileWriter::Make(1);
+    auto writer = FileWriter::Make({.messages = 1});
     auto* reactor = writer->Listen(nullptr);
     writer->Finish(ToGrpc(status));
     return reactor;

@@ -1,6 +1,7 @@
 #include "gateway/gateway_flags.h"
 
 #include "absl/strings/str_cat.h"
+#include "base/parse_bytes.h"
 #include "base/status_macros.h"
 #include "net/tls_flags.h"
 
@@ -12,6 +13,12 @@ absl::StatusOr<absl::Duration> ParseWait(const std::string& flag, const std::str
   if (absl::ParseDuration(text, &duration) && duration >= absl::ZeroDuration()) return duration;
   return absl::InvalidArgumentError(
       absl::StrCat(flag, " is '", text, "'; expected a duration such as 2s, 500ms or 10m"));
+}
+
+absl::StatusOr<size_t> ParseSize(const std::string& flag, const std::string& text) {
+  const absl::StatusOr<uint64_t> bytes = ParseBytes(text);
+  if (bytes.ok()) return static_cast<size_t>(*bytes);
+  return absl::InvalidArgumentError(absl::StrCat(flag, " is ", bytes.status().message()));
 }
 
 }  // namespace
@@ -37,6 +44,11 @@ GatewayFlags::GatewayFlags(CLI::App& app) {
                  "samples in the gateway at once; a request with n samples counts n")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_option("--max-unread", max_unread_,
+                 "memory of the responses that may wait for one call's client to read")
+      ->capture_default_str();
+  app.add_option("--max-unread-total", max_unread_total_, "the same for all calls together")
+      ->capture_default_str();
   app.add_option("--request-timeout", request_timeout_, "for requests without a deadline")
       ->capture_default_str();
   app.add_option("--slow-request", slow_request_,
@@ -50,6 +62,9 @@ GatewayFlags::GatewayFlags(CLI::App& app) {
 
 absl::StatusOr<GatewayConfig> GatewayFlags::Config() const {
   GatewayConfig config = config_;
+  ASSIGN_OR_RETURN(config.service.max_unread_bytes_of_call, ParseSize("--max-unread", max_unread_));
+  ASSIGN_OR_RETURN(config.service.max_unread_bytes,
+                   ParseSize("--max-unread-total", max_unread_total_));
   ASSIGN_OR_RETURN(config.gateway.session.exact_wait, ParseWait("--exact-wait", exact_wait_));
   ASSIGN_OR_RETURN(config.gateway.session.dispatch_wait,
                    ParseWait("--dispatch-wait", dispatch_wait_));

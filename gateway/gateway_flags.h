@@ -24,6 +24,8 @@ class GatewayFlags {
   std::string request_timeout_ = "10m";
   std::string drain_timeout_ = "30s";
   std::string slow_request_ = "inf";
+  std::string max_unread_ = "4MiB";
+  std::string max_unread_total_ = "256MiB";
 };
 
 }  // namespace sauva

@@ -93,6 +93,10 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
     : metrics_(metrics),
       queued_tokens_(metrics.Gauge("sauva_queued_tokens",
                                    "Prompt and completion tokens of the samples that wait")),
+      unread_bytes_(
+          metrics.Gauge("sauva_unread_bytes", "Memory of responses that wait for clients to read")),
+      slow_readers_(metrics.Counter("sauva_slow_readers_total",
+                                    "Samples cut off since their client read too slowly")),
       ready_(metrics.Gauge("sauva_gateway_ready",
                            "1 while a pipeline is ready and this gateway takes requests")) {
   for (const absl::StatusCode code : kOrdinaryCodes) Refusals(code);

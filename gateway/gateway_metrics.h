@@ -66,6 +66,8 @@ class GatewayMetrics {
   // which is then the client's word.
   void Refused(const absl::Status& status);
   void Queued(const Admission& admission);
+  void Unread(double change) { unread_bytes_.Increment(change); }  // of responses that wait
+  void SlowReader() { slow_readers_.Increment(); }                 // one that was cut off
   void Ready(bool ready) { ready_.Set(ready ? 1 : 0); }
 
   // Of a model that the cluster serves; valid as long as this object. Beyond kMaxModels all
@@ -78,6 +80,8 @@ class GatewayMetrics {
 
   Metrics& metrics_;
   prometheus::Gauge& queued_tokens_;
+  prometheus::Gauge& unread_bytes_;
+  prometheus::Counter& slow_readers_;
   prometheus::Gauge& ready_;
   std::mutex mutex_;
   std::map<std::string, std::unique_ptr<ModelMetrics>> models_;  // guarded by mutex_

@@ -28,6 +28,8 @@ struct GatewayProcess::Parts {
       : config(config_in),
         process_health(health_in),
         gateway_metrics(metrics),
+        unread(config.service.max_unread_bytes,
+               [this](double change) { gateway_metrics.Unread(change); }),
         coordinator(std::move(coordinator_in)),
         heads(config.tls),
         gateway({.loop = loop,
@@ -36,7 +38,7 @@ struct GatewayProcess::Parts {
                  .heads = heads,
                  .metrics = gateway_metrics},
                 config.gateway, [this](Gateway::Health health) { ShowHealth(health); }),
-        service(MakeGatewayService(gateway, *coordinator, config.service)) {}
+        service(MakeGatewayService(gateway, *coordinator, unread, config.service)) {}
   ~Parts() {
     process_health.Unwatch();
     if (server != nullptr) server->Shutdown(absl::ZeroDuration());
@@ -55,6 +57,7 @@ struct GatewayProcess::Parts {
   const GatewayConfig config;
   ProcessHealth& process_health;
   GatewayMetrics gateway_metrics;
+  OutboxMemory unread;  // before all that may hold a call
   const OwnerLoop loop = std::make_shared<EventLoop>();
   EventLoop text_loop;
   std::unique_ptr<CoordinatorClient> coordinator;

@@ -41,9 +41,9 @@ std::string TraceparentOf(const grpc::CallbackServerContext& context) {
 
 class GatewayService final : public v1::GenerationService::CallbackService {
  public:
-  GatewayService(Gateway& gateway, CoordinatorClient& coordinator,
+  GatewayService(Gateway& gateway, CoordinatorClient& coordinator, OutboxMemory& unread,
                  const GatewayServiceOptions& options)
-      : gateway_(gateway), coordinator_(coordinator), options_(options) {}
+      : gateway_(gateway), coordinator_(coordinator), unread_(unread), options_(options) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
       grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
@@ -62,13 +62,16 @@ class GatewayService final : public v1::GenerationService::CallbackService {
     return absl::IsResourceExhausted(status) ? WithRetryInfo(status, options_.retry_after)
                                              : ToGrpc(status);
   }
-  size_t UnreadLimit(size_t num_samples) const {
-    return std::min(options_.max_unread_responses * std::max<size_t>(num_samples, 1),
-                    options_.max_unread_responses_of_call);
+  OutboxLimits UnreadLimits(size_t num_samples) const {
+    return {.messages = std::min(options_.max_unread_responses * std::max<size_t>(num_samples, 1),
+                                 options_.max_unread_responses_of_call),
+            .bytes = options_.max_unread_bytes_of_call,
+            .memory = &unread_};
   }
 
   Gateway& gateway_;
   CoordinatorClient& coordinator_;
+  OutboxMemory& unread_;
   const GatewayServiceOptions options_;
 };
 
@@ -86,14 +89,15 @@ class Batch {
     return writer_->Send(std::move(response));
   }
 
-  // A request that failed says so with its own status; the call ends with the last one.
+  // A request that failed says so with its own status; the call ends with the last one, or
+  // when its client reads so slowly that not even a status can wait.
   void Done(int index, const absl::Status& status) {
     if (!status.ok()) {
       v1::GenerateBatchResponse response;
       response.set_request_index(static_cast<uint32_t>(index));
       response.set_status_code(status.raw_code());
       response.set_status_message(std::string(status.message()));
-      writer_->Send(std::move(response));
+      if (!writer_->Send(std::move(response))) writer_->Finish(ToGrpc(ReadsTooSlowly()));
     }
     if (num_open_.fetch_sub(1) == 1) writer_->Finish(grpc::Status::OK);
   }
@@ -120,7 +124,7 @@ class Batch {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GatewayService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  auto writer = ServerWriter<v1::GenerateResponse>::Make(UnreadLimit(request->sampling().n()));
+  auto writer = ServerWriter<v1::GenerateResponse>::Make(UnreadLimits(request->sampling().n()));
   absl::StatusOr<GenerateInput> input = FromProto(*request);
   if (!input.ok()) {
     auto* reactor = writer->Listen([] {});
@@ -144,7 +148,7 @@ grpc::ServerWriteReactor<v1::GenerateBatchResponse>* GatewayService::GenerateBat
   for (const v1::GenerateRequest& one : request->requests()) {
     num_samples += std::max<size_t>(one.sampling().n(), 1);
   }
-  auto writer = ServerWriter<v1::GenerateBatchResponse>::Make(UnreadLimit(num_samples));
+  auto writer = ServerWriter<v1::GenerateBatchResponse>::Make(UnreadLimits(num_samples));
   if (num_requests == 0 || num_requests > kMaxBatchRequests) {
     auto* reactor = writer->Listen([] {});
     writer->Finish(ToGrpc(absl::InvalidArgumentError(absl::StrCat(
@@ -205,8 +209,9 @@ grpc::ServerUnaryReactor* GatewayService::ListModels(grpc::CallbackServerContext
 }  // namespace
 
 std::unique_ptr<grpc::Service> MakeGatewayService(Gateway& gateway, CoordinatorClient& coordinator,
+                                                  OutboxMemory& unread,
                                                   const GatewayServiceOptions& options) {
-  return std::make_unique<GatewayService>(gateway, coordinator, options);
+  return std::make_unique<GatewayService>(gateway, coordinator, unread, options);
 }
 
 }  // namespace sauva

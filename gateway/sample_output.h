@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "gateway/request_session.h"
 #include "proto/generation.h"
 
@@ -28,5 +29,11 @@ struct SampleOutput {
   std::optional<SampleHeader> header;  // on a sample's first response
   std::optional<SampleUsage> usage;    // on its last
 };
+
+// How a call ends whose responses pile up unread.
+inline absl::Status ReadsTooSlowly() {
+  return absl::ResourceExhaustedError(
+      "the client reads too slowly; resume with resume_tokens where it stopped");
+}
 
 }  // namespace sauva

@@ -30,8 +30,8 @@ void SampleRunner::Handle(uint64_t id, const SessionEvent& event) {
     for (SessionEffect& effect : sample.session.OnEvent(ClientCancelled{}, now)) {
       std::visit([&](auto& e) { Do(id, sample, e); }, effect);
     }
-    sample.ended = absl::ResourceExhaustedError(
-        "the client reads too slowly; resume with resume_tokens where it stopped");
+    context_.metrics.SlowReader();
+    sample.ended = ReadsTooSlowly();
   }
   if (sample.ended) return End(id);
   wakes_.Set(id, sample.session.NextWake());

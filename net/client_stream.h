@@ -65,7 +65,7 @@ class ClientStream final : private grpc::ClientBidiReactor<Out, In> {
   void Cancel() { context_.TryCancel(); }
 
  private:
-  explicit ClientStream(size_t max_waiting) : outbox_(max_waiting) {}
+  explicit ClientStream(size_t max_waiting) : outbox_({.messages = max_waiting}) {}
 
   void OnReadDone(bool ok) override {
     if (ok) {

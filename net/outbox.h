@@ -2,22 +2,45 @@
 
 #include <cstddef>
 #include <deque>
+#include <limits>
 #include <utility>
+
+#include "net/outbox_memory.h"
 
 namespace sauva {
 
+// How much may wait in one outbox.
+struct OutboxLimits {
+  size_t messages = 1;
+  size_t bytes = std::numeric_limits<size_t>::max();  // of memory; a lone message may be larger
+  OutboxMemory* memory = nullptr;  // shared with other outboxes, outlives them; null: none
+
+  bool by_bytes() const { return memory != nullptr || bytes != std::numeric_limits<size_t>::max(); }
+};
+
 // The messages of a stream that wait for their turn, since gRPC writes one at a time; and
-// the end of the stream, which comes after them.
+// the end of the stream, which comes after them. Message is a protobuf message, or what
+// tells its size by SpaceUsedLong().
 // Thread: its owner's lock is held.
 template <class Message>
 class Outbox {
  public:
-  explicit Outbox(size_t capacity) : capacity_(capacity) {}
+  explicit Outbox(const OutboxLimits& limits) : limits_(limits) {}
+  ~Outbox() {
+    while (!waiting_.empty()) DropLast();
+  }
+  Outbox(const Outbox&) = delete;
+  Outbox& operator=(const Outbox&) = delete;
 
-  // Takes a message unless the stream is ending or `capacity` messages wait.
+  // Takes a message unless the stream is ending or as much waits as may.
   bool Push(Message message) {
-    if (ending_ || waiting_.size() >= capacity_) return false;
-    waiting_.push_back(std::move(message));
+    if (ending_ || waiting_.size() >= limits_.messages) return false;
+    // Messages are measured only where it matters: it costs a walk through their fields.
+    const size_t bytes = limits_.by_bytes() ? message.SpaceUsedLong() : 0;
+    if (!waiting_.empty() && waiting_bytes_ + bytes > limits_.bytes) return false;
+    if (limits_.memory != nullptr && !limits_.memory->Take(bytes, waiting_bytes_)) return false;
+    waiting_bytes_ += bytes;
+    waiting_.push_back({std::move(message), bytes});
     return true;
   }
 
@@ -26,11 +49,12 @@ class Outbox {
   const Message* Next() {
     if (writing_ || waiting_.empty()) return nullptr;
     writing_ = true;
-    return &waiting_.front();
+    return &waiting_.front().message;
   }
 
   void Written() {
     writing_ = false;
+    Release(waiting_.front().bytes);
     waiting_.pop_front();
   }
 
@@ -40,7 +64,7 @@ class Outbox {
   // As End, and those that wait are dropped, except one that gRPC still reads.
   void Break() {
     ending_ = true;
-    while (waiting_.size() > (writing_ ? 1u : 0u)) waiting_.pop_back();
+    while (waiting_.size() > (writing_ ? 1u : 0u)) DropLast();
   }
 
   // True once, when the stream is ending and all is written.
@@ -50,8 +74,23 @@ class Outbox {
   }
 
  private:
-  const size_t capacity_;
-  std::deque<Message> waiting_;
+  struct Waiting {
+    Message message;
+    size_t bytes = 0;
+  };
+
+  void DropLast() {
+    Release(waiting_.back().bytes);
+    waiting_.pop_back();
+  }
+  void Release(size_t bytes) {
+    waiting_bytes_ -= bytes;
+    if (limits_.memory != nullptr) limits_.memory->Return(bytes);
+  }
+
+  const OutboxLimits limits_;
+  std::deque<Waiting> waiting_;
+  size_t waiting_bytes_ = 0;
   bool writing_ = false;
   bool ending_ = false;
   bool ended_ = false;

@@ -14,22 +14,90 @@
 // returns what Listen gives; any thread may Send and Finish.
 namespace sauva {
 
-// A call that both sides write to.
-// Shared: the service's owner holds the stream to send on it, and the stream holds itself
+// The sending half of a server's call, whatever it receives; Reactor is gRPC's.
+// Shared: the service's owner holds the call to send on it, and the call holds itself
 // until gRPC has let go of it.
-// Thread: Send and Finish from any thread; handlers run on gRPC's threads, one at a time.
+// Thread: Send and Finish from any thread.
+template <class Reactor, class Out>
+class ServerSender : protected Reactor {
+ public:
+  // Returns false when the call has ended or too much waits: the caller ends it then.
+  bool Send(Out message) {
+    const std::lock_guard lock(mutex_);
+    if (!outbox_.Push(std::move(message))) return false;
+    Advance();
+    return true;
+  }
+
+  // Ends the call with `status` once what waits is written. The first one counts.
+  void Finish(const grpc::Status& status) {
+    const std::lock_guard lock(mutex_);
+    SetStatus(status);
+    outbox_.End();
+    Advance();
+  }
+
+ protected:
+  explicit ServerSender(const OutboxLimits& limits) : outbox_(limits) {}
+
+  // To be told of the shared pointer that holds this object, before the call begins.
+  void HoldUntilDone(std::shared_ptr<ServerSender> self) { self_ = std::move(self); }
+
+  // The handlers go: they may hold this object.
+  virtual void DropHandlers() = 0;
+
+  // Ends the call; what waits is dropped.
+  void Break() {
+    const std::lock_guard lock(mutex_);
+    SetStatus(grpc::Status::CANCELLED);
+    outbox_.Break();
+    Advance();
+  }
+
+  void OnCancel() override { Break(); }
+
+ private:
+  void OnWriteDone(bool ok) final {
+    const std::lock_guard lock(mutex_);
+    outbox_.Written();
+    if (!ok) {
+      SetStatus(grpc::Status::CANCELLED);
+      outbox_.Break();
+    }
+    Advance();
+  }
+  void OnDone() final {
+    const std::shared_ptr<ServerSender> last = std::move(self_);
+    DropHandlers();
+  }
+
+  void SetStatus(const grpc::Status& status) {  // mutex_ held
+    if (!std::exchange(ending_, true)) status_ = status;
+  }
+  void Advance() {  // mutex_ held
+    if (const Out* next = outbox_.Next()) this->StartWrite(next);
+    if (outbox_.TakeEnd()) Reactor::Finish(status_);
+  }
+
+  std::mutex mutex_;
+  Outbox<Out> outbox_;
+  grpc::Status status_;
+  bool ending_ = false;
+  std::shared_ptr<ServerSender> self_;
+};
+
+// A call that both sides write to. Handlers run on gRPC's threads, one at a time.
 template <class In, class Out>
-class ServerStream final : private grpc::ServerBidiReactor<In, Out> {
+class ServerStream final : public ServerSender<grpc::ServerBidiReactor<In, Out>, Out> {
  public:
   struct Handlers {
     std::function<void(In)> on_message;
     std::function<void()> on_closed;  // once; no message follows, and the call ends by itself
   };
 
-  // At most max_waiting messages wait to be written.
-  static std::shared_ptr<ServerStream> Make(size_t max_waiting) {
-    auto stream = std::shared_ptr<ServerStream>(new ServerStream(max_waiting));
-    stream->self_ = stream;
+  static std::shared_ptr<ServerStream> Make(const OutboxLimits& limits) {
+    auto stream = std::shared_ptr<ServerStream>(new ServerStream(limits));
+    stream->HoldUntilDone(stream);
     return stream;
   }
 
@@ -40,22 +108,9 @@ class ServerStream final : private grpc::ServerBidiReactor<In, Out> {
     return this;
   }
 
-  // Returns false when the stream has ended or too much waits: the caller ends the call.
-  bool Send(Out message) {
-    const std::lock_guard lock(mutex_);
-    if (!outbox_.Push(std::move(message))) return false;
-    Advance();
-    return true;
-  }
-
-  // Ends the call with `status` once what waits is written. The first one counts.
-  void Finish(const grpc::Status& status) {
-    const std::lock_guard lock(mutex_);
-    End(status, /*keep_waiting=*/true);
-  }
-
  private:
-  explicit ServerStream(size_t max_waiting) : outbox_(max_waiting) {}
+  using Sender = ServerSender<grpc::ServerBidiReactor<In, Out>, Out>;
+  explicit ServerStream(const OutboxLimits& limits) : Sender(limits) {}
 
   void OnReadDone(bool ok) override {
     if (ok) {
@@ -64,115 +119,49 @@ class ServerStream final : private grpc::ServerBidiReactor<In, Out> {
       return;
     }
     handlers_.on_closed();
-    Finish(grpc::Status::OK);
+    Sender::Finish(grpc::Status::OK);
   }
-  void OnWriteDone(bool ok) override {
-    const std::lock_guard lock(mutex_);
-    outbox_.Written();
-    if (!ok) End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "stream broken"), false);
-    Advance();
-  }
-  void OnCancel() override {
-    const std::lock_guard lock(mutex_);
-    End(grpc::Status::CANCELLED, false);
-  }
-  void OnDone() override {
-    const std::shared_ptr<ServerStream> last = std::move(self_);
-    handlers_ = {};  // they may hold us
-  }
+  void DropHandlers() override { handlers_ = {}; }
 
-  void End(const grpc::Status& status, bool keep_waiting) {  // mutex_ held
-    if (!ending_) status_ = status;
-    ending_ = true;
-    keep_waiting ? outbox_.End() : outbox_.Break();
-    Advance();
-  }
-  void Advance() {  // mutex_ held
-    if (const Out* next = outbox_.Next()) this->StartWrite(next);
-    if (outbox_.TakeEnd()) grpc::ServerBidiReactor<In, Out>::Finish(status_);
-  }
-
-  std::mutex mutex_;
-  Outbox<Out> outbox_;
-  grpc::Status status_;
-  bool ending_ = false;
   In in_;
   Handlers handlers_;
-  std::shared_ptr<ServerStream> self_;
 };
 
-// A call with one request and many responses. Sharing and threads as ServerStream.
+// A call with one request and many responses.
 template <class Out>
-class ServerWriter final : private grpc::ServerWriteReactor<Out> {
+class ServerWriter final : public ServerSender<grpc::ServerWriteReactor<Out>, Out> {
  public:
-  static std::shared_ptr<ServerWriter> Make(size_t max_waiting) {
-    auto writer = std::shared_ptr<ServerWriter>(new ServerWriter(max_waiting));
-    writer->self_ = writer;
+  static std::shared_ptr<ServerWriter> Make(const OutboxLimits& limits) {
+    auto writer = std::shared_ptr<ServerWriter>(new ServerWriter(limits));
+    writer->HoldUntilDone(writer);
     return writer;
   }
 
   // on_cancelled: the client gave up, vanished, or its deadline passed. At most once, and
   // not after the call has ended.
   grpc::ServerWriteReactor<Out>* Listen(std::function<void()> on_cancelled) {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(handler_mutex_);
     on_cancelled_ = std::move(on_cancelled);
     return this;
   }
 
-  // Returns false when the call has ended or too much waits.
-  bool Send(Out message) {
-    const std::lock_guard lock(mutex_);
-    if (!outbox_.Push(std::move(message))) return false;
-    Advance();
-    return true;
-  }
-
-  // Ends the call with `status` once what waits is written. The first one counts.
-  void Finish(const grpc::Status& status) {
-    const std::lock_guard lock(mutex_);
-    End(status, /*keep_waiting=*/true);
-  }
-
  private:
-  explicit ServerWriter(size_t max_waiting) : outbox_(max_waiting) {}
+  using Sender = ServerSender<grpc::ServerWriteReactor<Out>, Out>;
+  explicit ServerWriter(const OutboxLimits& limits) : Sender(limits) {}
 
-  void OnWriteDone(bool ok) override {
-    const std::lock_guard lock(mutex_);
-    outbox_.Written();
-    if (!ok) End(grpc::Status::CANCELLED, false);
-    Advance();
-  }
   void OnCancel() override {
-    std::function<void()> on_cancelled;
-    {
-      const std::lock_guard lock(mutex_);
-      End(grpc::Status::CANCELLED, false);
-      on_cancelled = std::exchange(on_cancelled_, nullptr);
-    }
-    if (on_cancelled) on_cancelled();
+    Sender::OnCancel();
+    if (const std::function<void()> on_cancelled = TakeHandler()) on_cancelled();
   }
-  void OnDone() override {
-    const std::shared_ptr<ServerWriter> last = std::move(self_);
-    on_cancelled_ = nullptr;  // it may hold us
+  void DropHandlers() override { TakeHandler(); }
+
+  std::function<void()> TakeHandler() {
+    const std::lock_guard lock(handler_mutex_);
+    return std::exchange(on_cancelled_, nullptr);
   }
 
-  void End(const grpc::Status& status, bool keep_waiting) {  // mutex_ held
-    if (!ending_) status_ = status;
-    ending_ = true;
-    keep_waiting ? outbox_.End() : outbox_.Break();
-    Advance();
-  }
-  void Advance() {  // mutex_ held
-    if (const Out* next = outbox_.Next()) this->StartWrite(next);
-    if (outbox_.TakeEnd()) grpc::ServerWriteReactor<Out>::Finish(status_);
-  }
-
-  std::mutex mutex_;
-  Outbox<Out> outbox_;
-  grpc::Status status_;
-  bool ending_ = false;
+  std::mutex handler_mutex_;
   std::function<void()> on_cancelled_;
-  std::shared_ptr<ServerWriter> self_;
 };
 
 }  // namespace sauva

@@ -32,7 +32,8 @@ grpc::ServerWriteReactor<v1::SequenceTokens>* StageService::Generate(
                         {"sample", request->sample_index()},
                         {"traceparent", std::string(trace->second.data(), trace->second.size())}});
   }
-  auto call = ServerWriter<v1::SequenceTokens>::Make(options_.max_unread_messages);
+  auto call = ServerWriter<v1::SequenceTokens>::Make(
+      {.messages = options_.max_unread_messages, .bytes = options_.max_unread_bytes});
   StreamId id = 0;
   bool refused = false;
   {
@@ -123,7 +124,7 @@ std::optional<StageService::Incoming> StageService::Find(IncomingId id) {
 
 grpc::ServerBidiReactor<v1::ControlMessage, v1::ControlReply>* StageService::Control(
     grpc::CallbackServerContext* context) {
-  auto stream = ControlStream::Make(kMaxWaitingReplies);
+  auto stream = ControlStream::Make({.messages = kMaxWaitingReplies});
   const IncomingId id = Add({.control = stream});
   return stream->Listen(
       {.on_message = [this, id](const v1::ControlMessage& message) { OnControl(id, message); },
@@ -132,7 +133,7 @@ grpc::ServerBidiReactor<v1::ControlMessage, v1::ControlReply>* StageService::Con
 
 grpc::ServerBidiReactor<v1::HiddenFrame, v1::LinkReply>* StageService::Link(
     grpc::CallbackServerContext* context) {
-  auto stream = LinkStream::Make(kMaxWaitingReplies);
+  auto stream = LinkStream::Make({.messages = kMaxWaitingReplies});
   const IncomingId id = Add({.link = stream});
   return stream->Listen(
       {.on_message = [this, id](const v1::HiddenFrame& frame) { OnLink(id, frame); },

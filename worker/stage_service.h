@@ -16,9 +16,11 @@
 namespace sauva {
 
 struct StageServiceOptions {
-  size_t max_streams = 4096;          // Generate calls at once
-  size_t max_incoming = 64;           // Control and Link calls at once
-  size_t max_unread_messages = 8192;  // of one Generate call: then its reader has stalled
+  size_t max_streams = 4096;  // Generate calls at once
+  size_t max_incoming = 64;   // Control and Link calls at once
+  // Of one Generate call; beyond either its reader has stalled.
+  size_t max_unread_messages = 8192;
+  size_t max_unread_bytes = 8 << 20;
 };
 
 // WorkerService over gRPC: turns calls into events of the worker's loop and the session's

@@ -134,6 +134,14 @@ PipelineStatus TestCluster::Pipeline() const {
   return found;
 }
 
+bool TestCluster::AwaitIdle() const {
+  return Eventually([this] {
+    const StageReport head = Pipeline().stages[0].report;
+    return head.running_sequences == 0 && head.waiting_sequences == 0 &&
+           head.free_kv_blocks == head.num_kv_blocks;
+  });
+}
+
 pid_t TestCluster::PidOf(const std::string& metrics_address) const {
   for (const Process& process : processes_) {
     if (process.metrics == metrics_address) return process.pid;

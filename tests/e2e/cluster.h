@@ -51,6 +51,8 @@ class TestCluster {
   PipelineStatus Pipeline() const;
   // Waits until so many pipelines are ready and say that they serve.
   bool AwaitReadyPipelines(int count) const;
+  // Waits until the one pipeline runs no sequence and all its KV blocks are free.
+  bool AwaitIdle() const;
 
   // Process ids by their metrics address; kept up to date with restarts by ReadEvents.
   pid_t PidOf(const std::string& metrics_address) const;

@@ -68,13 +68,6 @@ class ExampleClientTest : public testing::TestWithParam<Example> {
   static double DeliveredBySurvivor() {
     return ScrapeMetric(cluster_->http(), "sauva_generation_tokens_total").value_or(0);
   }
-  static bool AwaitIdle() {
-    return Eventually([] {
-      const StageReport head = cluster_->Pipeline().stages[0].report;
-      return head.running_sequences == 0 && head.waiting_sequences == 0 &&
-             head.free_kv_blocks == head.num_kv_blocks;
-    });
-  }
 
   static inline std::unique_ptr<TestCluster> cluster_;
 };
@@ -123,7 +116,7 @@ TEST_P(ExampleClientTest, CancelsAfterAsManyTokensAsAskedAndFreesTheBlocks) {
       RunProcess(Ask({"--gateway", cluster_->gateway(), "--cancel-after", "3"}, kNumTokens));
   EXPECT_EQ(client.exit_code, 0) << client.error;
   EXPECT_THAT(client.error, HasSubstr("cancelled after 3 tokens"));
-  EXPECT_TRUE(AwaitIdle());
+  EXPECT_TRUE(cluster_->AwaitIdle());
 }
 
 // No machine makes a thousand tokens of this model in so short a time.
@@ -132,7 +125,7 @@ TEST_P(ExampleClientTest, StopsAtItsDeadlineAndFreesTheBlocks) {
       RunProcess(Ask({"--gateway", cluster_->gateway(), "--deadline-ms", "100"}, 1000));
   EXPECT_EQ(client.exit_code, 1) << client.error;
   EXPECT_THAT(client.error, HasSubstr("failed with code 4"));
-  EXPECT_TRUE(AwaitIdle());
+  EXPECT_TRUE(cluster_->AwaitIdle());
 }
 
 TEST_P(ExampleClientTest, GivesUpWhenNoGatewayAnswers) {

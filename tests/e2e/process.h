@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -60,6 +61,9 @@ class TemporaryDirectory {
  private:
   std::string path_;
 };
+
+// Of this machine's memory, what a process takes now.
+uint64_t ResidentBytes(pid_t pid);
 
 std::string ReadWholeFile(const std::string& path);
 

@@ -202,13 +202,14 @@ TEST_F(GatewayTest, AReaderThatStopsReadingIsCutOffAndOthersGoOn) {
   });
   FakeCoordinator coordinator({&head});
   GatewayConfig config = PlainConfig(coordinator.address());
-  config.service.max_unread_responses = 16;
+  config.service.max_unread_bytes_of_call = 20'000;
   StartGateway(config);
   grpc::ClientContext context;
   v1::GenerateRequest request = Ask("slow");
   request.mutable_sampling()->set_logprobs(20);
   auto unread = client->Generate(&context, request);
   EXPECT_TRUE(cancelled.Wait());
+  EXPECT_LE(Metric("sauva_unread_bytes"), 20'000);
   EXPECT_EQ(Generate(Ask("abc")).text, "quick");
   v1::GenerateResponse response;
   size_t num_read = 0;
@@ -216,7 +217,10 @@ TEST_F(GatewayTest, AReaderThatStopsReadingIsCutOffAndOthersGoOn) {
   const grpc::Status status = unread->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_THAT(status.error_message(), HasSubstr("reads too slowly"));
-  EXPECT_GE(num_read, 16u) << "what was accepted still arrives";
+  EXPECT_GE(num_read, 10u) << "what was accepted still arrives";
+  EXPECT_LT(num_read, 490u);
+  EXPECT_EQ(Metric("sauva_slow_readers_total"), 1);
+  EXPECT_TRUE(Eventually([&] { return Metric("sauva_unread_bytes") == 0; }));
 }
 
 TEST_F(GatewayTest, DrainingLetsRunningRequestsEndAndRefusesNewOnes) {

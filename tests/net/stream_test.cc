@@ -26,7 +26,7 @@ class EchoService final : public v1::WorkerService::CallbackService {
  public:
   grpc::ServerBidiReactor<v1::ControlMessage, v1::ControlReply>* Control(
       grpc::CallbackServerContext*) override {
-    auto stream = ControlServer::Make(1000);
+    auto stream = ControlServer::Make({.messages = 1000});
     last_control = stream;
     return stream->Listen({.on_message =
                                [raw = stream.get()](v1::ControlMessage message) {
@@ -38,7 +38,7 @@ class EchoService final : public v1::WorkerService::CallbackService {
   }
   grpc::ServerWriteReactor<v1::SequenceTokens>* Generate(grpc::CallbackServerContext*,
                                                          const v1::SequenceRequest*) override {
-    auto writer = Writer::Make(4);
+    auto writer = Writer::Make({.messages = 4});
     auto* reactor = writer->Listen([this] { cancelled.set_value(); });
     EXPECT_TRUE(writers.TryPush(writer));
     return reactor;

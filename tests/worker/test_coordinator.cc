@@ -18,7 +18,7 @@ TestCoordinator::~TestCoordinator() { server_->Shutdown(absl::ZeroDuration()); }
 
 grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* TestCoordinator::Join(
     grpc::CallbackServerContext*) {
-  auto stream = ServerStream<v1::WorkerMessage, v1::CoordinatorMessage>::Make(256);
+  auto stream = ServerStream<v1::WorkerMessage, v1::CoordinatorMessage>::Make({.messages = 256});
   uint64_t connection = 0;
   {
     const std::lock_guard lock(mutex_);
