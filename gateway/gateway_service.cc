@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "gateway/generate_codec.h"
+#include "gateway/raw_message_codec.h"
 #include "gateway/retry_info_codec.h"
 #include "net/server_stream.h"
 #include "net/status_codec.h"
@@ -39,19 +40,33 @@ std::string TraceparentOf(const grpc::CallbackServerContext& context) {
   return IsTraceparent(text) ? text : std::string();
 }
 
-class GatewayService final : public v1::GenerationService::CallbackService {
+using Api = v1::GenerationService;
+using ApiWithRawRequests =
+    Api::WithRawCallbackMethod_Generate<Api::WithRawCallbackMethod_GenerateBatch<
+        Api::WithRawCallbackMethod_Tokenize<Api::WithCallbackMethod_ListModels<Api::Service>>>>;
+using RawWriter = ServerWriter<grpc::ByteBuffer>;
+
+// Ends a call whose request cannot even begin.
+grpc::ServerWriteReactor<grpc::ByteBuffer>* Refuse(const absl::Status& status) {
+  const auto writer = RawWriter::Make({.messages = 1});
+  auto* reactor = writer->Listen([] {});
+  writer->Finish(ToGrpc(status));
+  return reactor;
+}
+
+class GatewayService final : public ApiWithRawRequests {
  public:
   GatewayService(Gateway& gateway, CoordinatorClient& coordinator, OutboxMemory& unread,
                  const GatewayServiceOptions& options)
       : gateway_(gateway), coordinator_(coordinator), unread_(unread), options_(options) {}
 
-  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
-      grpc::CallbackServerContext* context, const v1::GenerateRequest* request) override;
-  grpc::ServerWriteReactor<v1::GenerateBatchResponse>* GenerateBatch(
-      grpc::CallbackServerContext* context, const v1::GenerateBatchRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* Generate(grpc::CallbackServerContext* context,
+                                                       const grpc::ByteBuffer* bytes) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerateBatch(grpc::CallbackServerContext* context,
+                                                            const grpc::ByteBuffer* bytes) override;
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context,
-                                     const v1::TokenizeRequest* request,
-                                     v1::TokenizeResponse* response) override;
+                                     const grpc::ByteBuffer* bytes,
+                                     grpc::ByteBuffer* response_bytes) override;
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
                                        const v1::ListModelsRequest* request,
                                        v1::ListModelsResponse* response) override;
@@ -79,14 +94,14 @@ class GatewayService final : public v1::GenerationService::CallbackService {
 // Shared: by the handlers of each request and the one for cancellation.
 class Batch {
  public:
-  Batch(std::shared_ptr<ServerWriter<v1::GenerateBatchResponse>> writer, int num_requests)
+  Batch(std::shared_ptr<RawWriter> writer, int num_requests)
       : writer_(std::move(writer)), num_open_(num_requests) {}
 
   bool Send(int index, SampleOutput output) {
     v1::GenerateBatchResponse response;
     response.set_request_index(static_cast<uint32_t>(index));
     *response.mutable_response() = ToProto(std::move(output));
-    return writer_->Send(std::move(response));
+    return writer_->Send(WriteMessage(response));
   }
 
   // A request that failed says so with its own status; the call ends with the last one, or
@@ -97,7 +112,7 @@ class Batch {
       response.set_request_index(static_cast<uint32_t>(index));
       response.set_status_code(status.raw_code());
       response.set_status_message(std::string(status.message()));
-      if (!writer_->Send(std::move(response))) writer_->Finish(ToGrpc(ReadsTooSlowly()));
+      if (!writer_->Send(WriteMessage(response))) writer_->Finish(ToGrpc(ReadsTooSlowly()));
     }
     if (num_open_.fetch_sub(1) == 1) writer_->Finish(grpc::Status::OK);
   }
@@ -115,50 +130,50 @@ class Batch {
   }
 
  private:
-  const std::shared_ptr<ServerWriter<v1::GenerateBatchResponse>> writer_;
+  const std::shared_ptr<RawWriter> writer_;
   std::atomic<int> num_open_;
   std::mutex mutex_;
   bool cancelled_ = false;
   std::vector<uint64_t> call_ids_;
 };
 
-grpc::ServerWriteReactor<v1::GenerateResponse>* GatewayService::Generate(
-    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  auto writer = ServerWriter<v1::GenerateResponse>::Make(UnreadLimits(request->sampling().n()));
-  absl::StatusOr<GenerateInput> input = FromProto(*request);
-  if (!input.ok()) {
-    auto* reactor = writer->Listen([] {});
-    writer->Finish(ToGrpc(input.status()));
-    return reactor;
-  }
+grpc::ServerWriteReactor<grpc::ByteBuffer>* GatewayService::Generate(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes) {
+  v1::GenerateRequest request;
+  if (const absl::Status status = ReadMessage(*bytes, request); !status.ok()) return Refuse(status);
+  absl::StatusOr<GenerateInput> input = FromProto(request);
+  if (!input.ok()) return Refuse(input.status());
   input->traceparent = TraceparentOf(*context);
+  const auto writer = RawWriter::Make(UnreadLimits(request.sampling().n()));
   const uint64_t call_id = gateway_.Generate(
       *std::move(input), DeadlineOf(*context),
       {.on_output =
-           [writer](SampleOutput output) { return writer->Send(ToProto(std::move(output))); },
+           [writer](SampleOutput output) {
+             return writer->Send(WriteMessage(ToProto(std::move(output))));
+           },
        .on_done = [this,
                    writer](const absl::Status& status) { writer->Finish(Finished(status)); }});
   return writer->Listen([this, call_id] { gateway_.Cancel(call_id); });
 }
 
-grpc::ServerWriteReactor<v1::GenerateBatchResponse>* GatewayService::GenerateBatch(
-    grpc::CallbackServerContext* context, const v1::GenerateBatchRequest* request) {
-  const int num_requests = request->requests_size();
+grpc::ServerWriteReactor<grpc::ByteBuffer>* GatewayService::GenerateBatch(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes) {
+  v1::GenerateBatchRequest request;
+  if (const absl::Status status = ReadMessage(*bytes, request); !status.ok()) return Refuse(status);
+  const int num_requests = request.requests_size();
+  if (num_requests == 0 || num_requests > kMaxBatchRequests) {
+    return Refuse(absl::InvalidArgumentError(absl::StrCat(
+        "requests has ", num_requests, " entries; it must have 1 to ", kMaxBatchRequests)));
+  }
   size_t num_samples = 0;
-  for (const v1::GenerateRequest& one : request->requests()) {
+  for (const v1::GenerateRequest& one : request.requests()) {
     num_samples += std::max<size_t>(one.sampling().n(), 1);
   }
-  auto writer = ServerWriter<v1::GenerateBatchResponse>::Make(UnreadLimits(num_samples));
-  if (num_requests == 0 || num_requests > kMaxBatchRequests) {
-    auto* reactor = writer->Listen([] {});
-    writer->Finish(ToGrpc(absl::InvalidArgumentError(absl::StrCat(
-        "requests has ", num_requests, " entries; it must have 1 to ", kMaxBatchRequests))));
-    return reactor;
-  }
+  const auto writer = RawWriter::Make(UnreadLimits(num_samples));
   auto batch = std::make_shared<Batch>(writer, num_requests);
   auto* reactor = writer->Listen([this, batch] { batch->Cancel(gateway_); });
   for (int i = 0; i < num_requests; ++i) {
-    absl::StatusOr<GenerateInput> input = FromProto(request->requests(i));
+    absl::StatusOr<GenerateInput> input = FromProto(request.requests(i));
     if (!input.ok()) {
       batch->Done(i, input.status());
       continue;
@@ -174,18 +189,26 @@ grpc::ServerWriteReactor<v1::GenerateBatchResponse>* GatewayService::GenerateBat
 }
 
 grpc::ServerUnaryReactor* GatewayService::Tokenize(grpc::CallbackServerContext* context,
-                                                   const v1::TokenizeRequest* request,
-                                                   v1::TokenizeResponse* response) {
+                                                   const grpc::ByteBuffer* bytes,
+                                                   grpc::ByteBuffer* response_bytes) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  gateway_.Tokenize({.model = request->model(),
-                     .text = request->text(),
-                     .special = request->without_special_tokens() ? Tokenizer::Special::kNone
-                                                                  : Tokenizer::Special::kAdd},
-                    [this, reactor, response](absl::StatusOr<Gateway::Tokens> tokens) {
+  v1::TokenizeRequest request;
+  if (const absl::Status status = ReadMessage(*bytes, request); !status.ok()) {
+    reactor->Finish(ToGrpc(status));
+    return reactor;
+  }
+  gateway_.Tokenize({.model = request.model(),
+                     .text = request.text(),
+                     .special = request.without_special_tokens() ? Tokenizer::Special::kNone
+                                                                 : Tokenizer::Special::kAdd},
+                    [this, reactor, response_bytes](absl::StatusOr<Gateway::Tokens> tokens) {
                       if (!tokens.ok()) return reactor->Finish(Finished(tokens.status()));
-                      response->mutable_token_ids()->Assign(tokens->ids.begin(), tokens->ids.end());
-                      for (std::string& piece : tokens->pieces)
-                        response->add_pieces(std::move(piece));
+                      v1::TokenizeResponse response;
+                      response.mutable_token_ids()->Assign(tokens->ids.begin(), tokens->ids.end());
+                      for (std::string& piece : tokens->pieces) {
+                        response.add_pieces(std::move(piece));
+                      }
+                      *response_bytes = WriteMessage(response);
                       reactor->Finish(grpc::Status::OK);
                     });
   return reactor;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <grpcpp/support/byte_buffer.h>
+
 #include <cstddef>
 #include <deque>
 #include <limits>
@@ -8,6 +10,16 @@
 #include "net/outbox_memory.h"
 
 namespace sauva {
+
+// About what a message takes of memory while it waits.
+template <class Message>
+size_t MemoryOf(const Message& message) {
+  return message.SpaceUsedLong();
+}
+inline size_t MemoryOf(const grpc::ByteBuffer& message) {
+  constexpr size_t kBookkeeping = 192;  // the buffer's own and its slice's
+  return message.Length() + kBookkeeping;
+}
 
 // How much may wait in one outbox.
 struct OutboxLimits {
@@ -19,8 +31,7 @@ struct OutboxLimits {
 };
 
 // The messages of a stream that wait for their turn, since gRPC writes one at a time; and
-// the end of the stream, which comes after them. Message is a protobuf message, or what
-// tells its size by SpaceUsedLong().
+// the end of the stream, which comes after them.
 // Thread: its owner's lock is held.
 template <class Message>
 class Outbox {
@@ -36,7 +47,7 @@ class Outbox {
   bool Push(Message message) {
     if (ending_ || waiting_.size() >= limits_.messages) return false;
     // Messages are measured only where it matters: it costs a walk through their fields.
-    const size_t bytes = limits_.by_bytes() ? message.SpaceUsedLong() : 0;
+    const size_t bytes = limits_.by_bytes() ? MemoryOf(message) : 0;
     if (!waiting_.empty() && waiting_bytes_ + bytes > limits_.bytes) return false;
     if (limits_.memory != nullptr && !limits_.memory->Take(bytes, waiting_bytes_)) return false;
     waiting_bytes_ += bytes;

@@ -67,6 +67,15 @@ std::vector<BadRequest> BadRequests() {
          for (int i = 0; i < 17; ++i) s.add_stop("x");
        }),
        grpc::StatusCode::INVALID_ARGUMENT, "stop"},
+      {"text beyond the context", [](auto& r) { r.set_text(std::string(20'000, 'x')); },
+       grpc::StatusCode::INVALID_ARGUMENT, "context of model prose holds 1024"},
+      {"negative min_p", sampling([](auto& s) { s.set_min_p(-0.1f); }),
+       grpc::StatusCode::INVALID_ARGUMENT, "min_p"},
+      {"infinite frequency penalty",
+       sampling([=](auto& s) { s.set_frequency_penalty(std::numeric_limits<float>::infinity()); }),
+       grpc::StatusCode::INVALID_ARGUMENT, "frequency_penalty"},
+      {"NaN bias", sampling([=](auto& s) { s.add_logit_bias()->set_bias(nan); }),
+       grpc::StatusCode::INVALID_ARGUMENT, "logit_bias"},
       {"resume without a seed", [](auto& r) { r.add_resume_tokens()->add_token_ids(1); },
        grpc::StatusCode::INVALID_ARGUMENT, "seed"},
   };
