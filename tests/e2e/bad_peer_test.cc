@@ -180,7 +180,7 @@ TEST_F(BadPeerTest, AStreamOfAnotherEpochIsRefused) {
 }
 
 // Each service says on which address it cannot listen, or which directory is not there,
-// and ends with 1.
+// and ends with the exit code that docs/command_line.md gives it.
 class BadPlaceTest : public BadPeerTest, public testing::WithParamInterface<const char*> {
  protected:
   static FinishedProcess Run(const std::string& listen, const std::string& metrics,
@@ -201,17 +201,17 @@ class BadPlaceTest : public BadPeerTest, public testing::WithParamInterface<cons
 
 TEST_P(BadPlaceTest, APortInUseIsNamed) {
   const FinishedProcess taken = Run(cluster_->gateway(), "127.0.0.1:0", Models());
-  EXPECT_EQ(taken.exit_code, 1);
+  EXPECT_EQ(taken.exit_code, 3);
   EXPECT_THAT(taken.error, HasSubstr(cluster_->gateway()));
   const FinishedProcess metrics = Run("127.0.0.1:0", cluster_->http(), Models());
-  EXPECT_EQ(metrics.exit_code, 1);
+  EXPECT_EQ(metrics.exit_code, 3);
   EXPECT_THAT(metrics.error, HasSubstr(cluster_->http()));
 }
 
 TEST_P(BadPlaceTest, AModelDirectoryThatIsNotThereIsNamed) {
   if (std::string(GetParam()) == "gateway") return;  // it has none
   const FinishedProcess missing = Run("127.0.0.1:0", "127.0.0.1:0", "/nowhere/models");
-  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_EQ(missing.exit_code, 4);
   EXPECT_THAT(missing.error, HasSubstr("/nowhere/models"));
 }
 
