@@ -17,6 +17,7 @@ struct ChosenCommand {
 void AddUp(CLI::App& app, ChosenCommand& chosen);
 void AddGenerate(CLI::App& app, ChosenCommand& chosen);
 void AddStatus(CLI::App& app, ChosenCommand& chosen);
+void AddChat(CLI::App& app, ChosenCommand& chosen);
 void AddTokenize(CLI::App& app, ChosenCommand& chosen);
 void AddInspect(CLI::App& app, ChosenCommand& chosen);
 void AddEval(CLI::App& app, ChosenCommand& chosen);

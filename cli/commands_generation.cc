@@ -1,9 +1,12 @@
+#include <unistd.h>
+
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "cli/chat_command.h"
 #include "cli/commands.h"
 #include "cli/exit_code.h"
 #include "cli/generate_command.h"
@@ -43,6 +46,16 @@ void AddSamplingFlags(CLI::App& app, SamplingParams& sampling) {
   app.add_option("--stop", sampling.stop, "text to end before; repeat for more")
       ->allow_extra_args(false);
   app.add_flag("--ignore-eos", sampling.ignore_eos, "go on past the model's end of text");
+}
+
+int Chat(ChatOptions options) {
+  if (options.request.gateways.empty()) options.request.gateways = {kDefaultGateway};
+  if (options.request.sampling.n != 1) {
+    return Report(absl::InvalidArgumentError("a chat has one answer at a time: --n must be 1"));
+  }
+  const bool is_person = isatty(STDIN_FILENO) == 1;
+  return Report(RunChat(options, is_person ? ChatPartner::kPerson : ChatPartner::kScript, std::cin,
+                        std::cout, std::cerr));
 }
 
 struct TokenizeOptions {
@@ -86,8 +99,9 @@ void AddGenerate(CLI::App& app, ChosenCommand& chosen) {
   // Shared by CLI11's callbacks, which outlive this function.
   const auto flags = std::make_shared<GenerateFlags>();
   CLI::App* generate = app.add_subcommand("generate", "continue a text");
-  generate->add_option("--gateway", flags->request.gateways,
-                       "host:port; repeat for gateways to go on at when one breaks")
+  generate
+      ->add_option("--gateway", flags->request.gateways,
+                   "host:port; repeat for gateways to go on at when one breaks")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   generate->add_option("--model", flags->request.model, "the model's name; unset: the only one");
@@ -98,6 +112,22 @@ void AddGenerate(CLI::App& app, ChosenCommand& chosen) {
   generate->add_option("prompt", flags->request.prompt, "the text to continue")->required();
   AddTlsFlags(*generate, flags->request.tls);
   generate->callback([flags, &chosen] { chosen.run = [flags] { return Generate(*flags); }; });
+}
+
+void AddChat(CLI::App& app, ChosenCommand& chosen) {
+  // Shared by CLI11's callbacks, which outlive this function.
+  const auto options = std::make_shared<ChatOptions>();
+  GenerateOptions& request = options->request;
+  CLI::App* chat = app.add_subcommand("chat", "talk with a model that has a chat template");
+  chat->add_option("--gateway", request.gateways,
+                   "host:port; repeat for gateways to go on at when one breaks")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  chat->add_option("--model", request.model, "the model's name; unset: the only one");
+  chat->add_option("--system", options->system, "words that go before the conversation");
+  AddSamplingFlags(*chat, request.sampling);
+  AddTlsFlags(*chat, request.tls);
+  chat->callback([options, &chosen] { chosen.run = [options] { return Chat(*options); }; });
 }
 
 void AddTokenize(CLI::App& app, ChosenCommand& chosen) {

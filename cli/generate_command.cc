@@ -17,27 +17,6 @@ size_t TokensReceived(const Transcript& transcript) {
   return total;
 }
 
-// Fills the transcript from one gateway after another.
-absl::Status Collect(const GenerateOptions& options, Transcript& transcript,
-                     const std::function<void(const GeneratedPiece&)>& on_text,
-                     std::ostream& notes) {
-  const absl::Time start = absl::Now();
-  GatewayChoice choice(options.gateways.size());
-  while (true) {
-    const absl::Status status = GenerateOnce(options, options.gateways[choice.index()], transcript,
-                                             [&](const GeneratedPiece& piece) {
-                                               if (transcript.Add(piece, absl::Now() - start))
-                                                 on_text(piece);
-                                             });
-    if (status.ok()) return status;
-    const auto pause = choice.AfterFailure(status, TokensReceived(transcript));
-    if (!pause || absl::Now() + *pause > options.deadline) return status;
-    notes << "\n[" << status.message() << "; going on at " << options.gateways[choice.index()]
-          << "]\n";
-    absl::SleepFor(*pause);
-  }
-}
-
 void PrintSamples(const Transcript& transcript, GenerateOutput output, std::ostream& out) {
   for (size_t i = 0; i < transcript.samples().size(); ++i) {
     const TranscriptSample& sample = transcript.samples()[i];
@@ -79,6 +58,29 @@ std::optional<absl::Duration> GatewayChoice::AfterFailure(const absl::Status& st
   return same_again ? kFirstPause * (1 << rounds) : absl::ZeroDuration();
 }
 
+absl::Status GenerateAtGateways(const GenerateOptions& options, Transcript& transcript,
+                                const std::function<void(const GeneratedPiece&)>& on_piece,
+                                std::ostream& notes) {
+  const absl::Time start = absl::Now();
+  GatewayChoice choice(options.gateways.size());
+  while (true) {
+    const absl::Status status = GenerateOnce(options, options.gateways[choice.index()], transcript,
+                                             [&](const GeneratedPiece& piece) {
+                                               if (transcript.Add(piece, absl::Now() - start))
+                                                 on_piece(piece);
+                                             });
+    if (status.ok() && transcript.complete()) return status;
+    if (status.ok()) {
+      return absl::DataLossError("the gateway ended the stream before every sample was finished");
+    }
+    const auto pause = choice.AfterFailure(status, TokensReceived(transcript));
+    if (!pause || absl::Now() + *pause > options.deadline) return status;
+    notes << "\n[" << status.message() << "; going on at " << options.gateways[choice.index()]
+          << "]\n";
+    absl::SleepFor(*pause);
+  }
+}
+
 absl::Status RunGenerate(const GenerateOptions& options, GenerateOutput output, std::ostream& out,
                          std::ostream& notes) {
   Transcript transcript(options.sampling.n);
@@ -86,16 +88,13 @@ absl::Status RunGenerate(const GenerateOptions& options, GenerateOutput output, 
   const auto print = [&](const GeneratedPiece& piece) {
     if (streams) out << piece.text << std::flush;
   };
-  const absl::Status status = Collect(options, transcript, print, notes);
+  const absl::Status status = GenerateAtGateways(options, transcript, print, notes);
   if (streams) {
     out << std::endl;
   } else if (status.ok()) {
     PrintSamples(transcript, output, out);
   }
   RETURN_IF_ERROR(status);
-  if (!transcript.complete()) {
-    return absl::DataLossError("the gateway ended the stream before every sample was finished");
-  }
   if (output == GenerateOutput::kText) PrintSpeed(transcript, notes);
   return absl::OkStatus();
 }

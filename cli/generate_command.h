@@ -30,6 +30,13 @@ class GatewayChoice {
   size_t tokens_before_ = 0;
 };
 
+// Fills the transcript from one gateway after another, and says so on `notes` when it goes
+// on elsewhere. on_piece: each message that adds something, as it comes.
+// Errors: the last gateway's status; DATA_LOSS when a stream ends before its samples do.
+absl::Status GenerateAtGateways(const GenerateOptions& options, Transcript& transcript,
+                                const std::function<void(const GeneratedPiece&)>& on_piece,
+                                std::ostream& notes);
+
 enum class GenerateOutput { kText, kJson };
 
 // Runs `sauva generate`: streams the text of a single sample to `out` as it comes, prints

@@ -22,7 +22,12 @@ absl::Status AtGateway(const std::string& gateway, const grpc::Status& status) {
 v1::GenerateRequest MakeRequest(const GenerateOptions& options, const Transcript& transcript) {
   v1::GenerateRequest request;
   request.set_model(options.model);
-  request.set_text(options.prompt);
+  if (options.messages.empty()) request.set_text(options.prompt);
+  for (const ChatMessage& message : options.messages) {
+    v1::ChatMessage* added = request.mutable_messages()->add_messages();
+    added->set_role(message.role);
+    added->set_content(message.content);
+  }
   ToProto(options.sampling, request.mutable_sampling());
   if (!transcript.started()) return request;
   if (transcript.seed()) request.mutable_sampling()->set_seed(*transcript.seed());

@@ -13,11 +13,17 @@
 
 namespace sauva {
 
-// What `sauva generate` asks of a gateway.
+struct ChatMessage {
+  std::string role;  // "system", "user" or "assistant"
+  std::string content;
+};
+
+// What `sauva generate` and `sauva chat` ask of a gateway.
 struct GenerateOptions {
   std::vector<std::string> gateways;  // host:port, tried in turn
   std::string model;                  // empty: the only one
   std::string prompt;
+  std::vector<ChatMessage> messages;  // instead of a prompt, when there are any
   SamplingParams sampling;
   absl::Time deadline = absl::InfiniteFuture();
   TlsOptions tls;

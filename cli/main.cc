@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   sauva::AddUp(app, chosen);
   sauva::AddGenerate(app, chosen);
   sauva::AddStatus(app, chosen);
+  sauva::AddChat(app, chosen);
   sauva::AddTokenize(app, chosen);
   sauva::AddInspect(app, chosen);
   sauva::AddEval(app, chosen);

@@ -162,7 +162,8 @@ void Gateway::Bind(uint64_t call_id, std::shared_ptr<const TokenizedModel> model
   const RequestDefaults defaults{
       .request_id = call.request_id, .seed = random_(), .deadline = call.deadline};
   const auto* text = std::get_if<std::string>(&call.request.prompt);
-  if (text == nullptr || text->size() <= options_.inline_text_bytes) {
+  const bool is_chat = std::holds_alternative<ChatInput>(call.request.prompt);
+  if (!is_chat && (text == nullptr || text->size() <= options_.inline_text_bytes)) {
     return BeginSamples(call_id, model, BindToModel(call.request, *model, defaults));
   }
   if (!context_.text_loop.Post([this, call_id, model, defaults, request = call.request] {

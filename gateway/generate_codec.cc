@@ -7,6 +7,18 @@
 
 namespace sauva {
 
+namespace {
+
+ChatInput FromProto(const v1::ChatMessages& in) {
+  ChatInput out;
+  for (const v1::ChatMessage& message : in.messages()) {
+    out.turns.push_back({.role = message.role(), .content = message.content()});
+  }
+  return out;
+}
+
+}  // namespace
+
 absl::StatusOr<GenerateInput> FromProto(const v1::GenerateRequest& in) {
   GenerateInput out{.model = in.model(),
                     .request_id = in.request_id(),
@@ -24,7 +36,7 @@ absl::StatusOr<GenerateInput> FromProto(const v1::GenerateRequest& in) {
       out.prompt = std::vector<TokenId>(in.token_ids().ids().begin(), in.token_ids().ids().end());
       break;
     case v1::GenerateRequest::kMessages:
-      out.prompt = ChatInput{};
+      out.prompt = FromProto(in.messages());
       break;
     case v1::GenerateRequest::PROMPT_NOT_SET:
       break;

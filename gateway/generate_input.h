@@ -5,6 +5,7 @@
 #include <variant>
 #include <vector>
 
+#include "model/chat_template/chat_template.h"
 #include "proto/generation.h"
 
 namespace sauva {
@@ -16,7 +17,9 @@ struct ResumeInput {
   std::vector<TokenId> tokens;
 };
 
-struct ChatInput {};  // messages; no template renders them yet
+struct ChatInput {
+  std::vector<ChatTurn> turns;
+};
 
 struct GenerateInput {
   std::string model;

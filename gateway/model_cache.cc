@@ -31,6 +31,14 @@ absl::StatusOr<std::unique_ptr<TokenizedModel>> TokenizeModel(const FetchedModel
   ModelSpec spec;
   ASSIGN_OR_RETURN(spec, ParseSpec(fetched.files));
   ASSIGN_OR_RETURN(model->tokenizer, MakeTokenizer(fetched.files));
+  auto chat_template = MakeChatTemplate(fetched.files);
+  model->chat_trouble = chat_template.status();
+  if (chat_template.ok()) {
+    model->chat_template = *std::move(chat_template);
+  } else {
+    LogWarning("chat template not usable",
+               {{"model", fetched.model.name}, {"reason", chat_template.status().ToString()}});
+  }
   model->ref = fetched.model;
   model->max_context = static_cast<uint32_t>(spec.max_context);
   model->vocab_size = spec.vocab_size;

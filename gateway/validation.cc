@@ -61,13 +61,29 @@ absl::StatusOr<std::vector<std::vector<TokenId>>> CollectResumed(std::vector<Res
   return resumed;
 }
 
-absl::StatusOr<std::variant<std::string, std::vector<TokenId>>> CheckPrompt(GenerateInput& input) {
-  if (std::holds_alternative<std::monostate>(input.prompt)) {
-    return Invalid("prompt is not set: send text or token_ids");
+absl::Status CheckMessages(const std::vector<ChatTurn>& turns) {
+  if (turns.empty() || turns.size() > kMaxChatMessages) {
+    return Invalid("prompt.messages has ", turns.size(), " entries; it must have 1 to ",
+                   kMaxChatMessages);
   }
-  if (std::holds_alternative<ChatInput>(input.prompt)) {
-    return absl::UnimplementedError(
-        "prompt.messages: this server does not render chat templates yet; send prompt.text");
+  for (size_t i = 0; i < turns.size(); ++i) {
+    const std::string field = absl::StrCat("prompt.messages[", i, "]");
+    if (turns[i].role.empty()) return Invalid(field, ".role is empty");
+    RETURN_IF_ERROR(CheckName(field + ".role", turns[i].role));
+    if (const auto offset = FindInvalidUtf8(turns[i].content)) {
+      return Invalid(field, ".content is not valid UTF-8 at byte ", *offset);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<decltype(ValidRequest::prompt)> CheckPrompt(GenerateInput& input) {
+  if (std::holds_alternative<std::monostate>(input.prompt)) {
+    return Invalid("prompt is not set: send text, token_ids or messages");
+  }
+  if (auto* chat = std::get_if<ChatInput>(&input.prompt)) {
+    RETURN_IF_ERROR(CheckMessages(chat->turns));
+    return std::move(*chat);
   }
   if (auto* text = std::get_if<std::string>(&input.prompt)) {
     if (const auto offset = FindInvalidUtf8(*text)) {
@@ -91,6 +107,25 @@ absl::Status CheckTokens(const std::string& field, const std::vector<TokenId>& t
   return absl::OkStatus();
 }
 
+// The template writes the special tokens itself.
+absl::StatusOr<std::vector<TokenId>> ChatTokens(const ChatInput& chat,
+                                                const TokenizedModel& model) {
+  if (!model.chat_trouble.ok()) {
+    return absl::UnimplementedError(
+        absl::StrCat("prompt.messages: the chat template of model ", model.ref.name,
+                     " is not understood: ", model.chat_trouble.message()));
+  }
+  if (model.chat_template == nullptr) {
+    return Invalid("prompt.messages: model ", model.ref.name,
+                   " has no chat template; send prompt.text");
+  }
+  ASSIGN_OR_RETURN(const std::string text, model.chat_template->Render(chat.turns));
+  ASSIGN_OR_RETURN(std::vector<TokenId> tokens,
+                   model.tokenizer->Encode(text, Tokenizer::Special::kNone));
+  if (tokens.empty()) return Invalid("prompt.messages: the chat template makes no token of them");
+  return tokens;
+}
+
 absl::StatusOr<std::vector<TokenId>> PromptTokens(const ValidRequest& request,
                                                   const TokenizedModel& model) {
   std::vector<TokenId> tokens;
@@ -100,6 +135,8 @@ absl::StatusOr<std::vector<TokenId>> PromptTokens(const ValidRequest& request,
       return Invalid("prompt.text is empty: no token is left, and model ", model.ref.name,
                      " adds none in front");
     }
+  } else if (const auto* chat = std::get_if<ChatInput>(&request.prompt)) {
+    ASSIGN_OR_RETURN(tokens, ChatTokens(*chat, model));
   } else {
     tokens = std::get<std::vector<TokenId>>(request.prompt);
   }

@@ -16,7 +16,8 @@
 
 namespace sauva {
 
-inline constexpr size_t kMaxNameBytes = 128;  // request_id, tenant, model
+inline constexpr size_t kMaxNameBytes = 128;  // request_id, tenant, model, role
+inline constexpr size_t kMaxChatMessages = 4096;
 
 // A model as the gateway knows it, with the tokenizer made from its files.
 struct TokenizedModel {
@@ -25,6 +26,8 @@ struct TokenizedModel {
   int vocab_size = 0;        // rows of the embedding; the tokenizer may know fewer
   std::vector<TokenId> eos_tokens;
   std::unique_ptr<const Tokenizer> tokenizer;
+  std::unique_ptr<const ChatTemplate> chat_template;  // null: it has none that can be used
+  absl::Status chat_trouble;                          // what is wrong with the one it has
 };
 
 // A request whose fields are in range, whatever the model.
@@ -33,15 +36,14 @@ struct ValidRequest {
   std::string request_id;  // may be empty
   std::string tenant;
   int32_t priority = 0;
-  std::variant<std::string, std::vector<TokenId>> prompt;
+  std::variant<std::string, std::vector<TokenId>, ChatInput> prompt;
   SamplingParams sampling;                    // seed and max_tokens as the caller gave them
   std::vector<std::vector<TokenId>> resumed;  // one per sample
   std::string traceparent;                    // empty: none came
 };
 
 // Checks what can be checked without a model.
-// Errors: INVALID_ARGUMENT naming the field, the limit and the value; UNIMPLEMENTED for
-// chat messages.
+// Errors: INVALID_ARGUMENT naming the field, the limit and the value.
 absl::StatusOr<ValidRequest> ValidateRequest(GenerateInput input);
 
 // What only the gateway adds to a request.
@@ -51,9 +53,10 @@ struct RequestDefaults {
   absl::Time deadline = absl::InfiniteFuture();
 };
 
-// Tokenizes the prompt and checks the rest against the model. The result is one entry per
-// sample, with max_tokens clipped to the context.
-// Errors: INVALID_ARGUMENT naming the field, the limit and the value.
+// Renders chat messages, tokenizes the prompt and checks the rest against the model. The
+// result is one entry per sample, with max_tokens clipped to the context.
+// Errors: INVALID_ARGUMENT naming the field, the limit and the value, or what the chat
+// template refuses; UNIMPLEMENTED for a chat template that is not understood.
 // Thread: any; takes milliseconds for long prompts.
 absl::StatusOr<std::vector<SampleRequest>> BindToModel(const ValidRequest& request,
                                                        const TokenizedModel& model,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the fixtures under tests/golden with other people's implementations.
 
-    tools/make_goldens.py [--part prose|tiny|tokenizers|all] [--data DIR]
+    tools/make_goldens.py [--part prose|tiny|tokenizers|chat|all] [--data DIR]
 
 DIR/tokenizers/{gpt2,qwen2.5,llama2} hold published tokenizer files; without --data those three
 fixtures are left as they are. Versions: tools/requirements.txt.
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--part", choices=["prose", "tiny", "tokenizers", "all"], default="all")
+    p.add_argument("--part", choices=["prose", "tiny", "tokenizers", "chat", "all"], default="all")
     p.add_argument("--model", type=Path, default=ROOT / "models" / "prose")
     p.add_argument("--data", type=Path)
     p.add_argument("--out", type=Path, default=ROOT / "tests" / "golden")
@@ -29,6 +29,10 @@ def main():
         import golden_tokenizers
 
         golden_tokenizers.make(args.model, args.data, args.out)
+    if args.part in ("chat", "all"):
+        import golden_chat
+
+        golden_chat.make(args.out)
     if args.part in ("prose", "all"):
         import golden_prose
 

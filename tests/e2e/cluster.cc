@@ -73,13 +73,11 @@ absl::StatusOr<std::unique_ptr<TestCluster>> TestCluster::Start(
   std::unique_ptr<TestCluster> cluster(new TestCluster);
   cluster->tls_ = tls;
   const std::string& logs = cluster->directory_.path();
-  std::vector<std::string> command = {std::string(SAUVA_BINARY_DIR) + "/sauva",
-                                      "up",
-                                      "--model",
-                                      ModelDirectory(),
-                                      "--json",
-                                      "--log-dir",
-                                      logs};
+  std::vector<std::string> command = {std::string(SAUVA_BINARY_DIR) + "/sauva", "up", "--json",
+                                      "--log-dir", logs};
+  if (std::ranges::find(flags, "--model") == flags.end()) {
+    command.insert(command.end(), {"--model", ModelDirectory()});
+  }
   for (const char* port : {"--grpc", "--http", "--coordinator"}) {
     if (std::ranges::find(flags, port) != flags.end()) continue;
     command.insert(command.end(), {port, "127.0.0.1:0"});

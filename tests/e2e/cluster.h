@@ -34,7 +34,8 @@ std::optional<double> ScrapeMetric(const std::string& address, const std::string
 // A whole cluster of real processes on free ports of this machine, started by `sauva up`.
 class TestCluster {
  public:
-  // `flags` follow `sauva up --model M --json` and the free ports. Waits for "ready".
+  // `flags` follow `sauva up --json`, the free ports and the demo model, unless they name
+  // others. Waits for "ready".
   // Errors: what `up` wrote to its standard error when it ended instead.
   static absl::StatusOr<std::unique_ptr<TestCluster>> Start(const std::vector<std::string>& flags,
                                                             const TlsOptions& tls = {});

@@ -157,8 +157,8 @@ TEST_F(GatewayTest, BadFieldsAreNamedOverTheWire) {
   FakeCoordinator coordinator({&head});
   StartGateway(coordinator);
   v1::GenerateRequest messages = Ask("");
-  messages.mutable_messages()->add_messages()->set_content("hi");
-  EXPECT_EQ(Generate(messages).status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  messages.mutable_messages()->add_messages()->set_role("user");
+  EXPECT_THAT(Generate(messages).status.error_message(), HasSubstr("has no chat template"));
   v1::GenerateRequest nan = Ask("hi");
   nan.mutable_sampling()->set_temperature(std::nanf(""));
   EXPECT_THAT(Generate(nan).status.error_message(), HasSubstr("sampling.temperature is nan"));

@@ -185,8 +185,11 @@ std::vector<BadRequest> BadLists() {
        "token_ids[0] is -1"},
       {"TextNotUtf8", [](Request& r) { r.set_text("ab\xc3("); },
        "prompt.text is not valid UTF-8 at byte 2"},
-      {"Messages", [](Request& r) { r.mutable_messages(); }, "send prompt.text",
-       absl::StatusCode::kUnimplemented},
+      {"NoMessages", [](Request& r) { r.mutable_messages(); }, "prompt.messages has 0 entries"},
+      {"NoRole", [](Request& r) { r.mutable_messages()->add_messages()->set_content("x"); },
+       "prompt.messages[0].role is empty"},
+      {"NoTemplate", [](Request& r) { r.mutable_messages()->add_messages()->set_role("user"); },
+       "model small has no chat template; send prompt.text"},
       {"RequestIdTooLong", [](Request& r) { r.set_request_id(std::string(129, 'x')); },
        "request_id has 129 bytes"},
       {"RequestIdWithControl", [](Request& r) { r.set_request_id("a\nb"); },
@@ -247,6 +250,48 @@ TEST(ValidationTest, RefusesAPromptWithoutAnyToken) {
   const absl::Status status = Prepare(request, model).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("prompt.text is empty"));
+}
+
+v1::GenerateRequest Chat(const std::string& role, const std::string& content) {
+  v1::GenerateRequest request;
+  v1::ChatMessage* message = request.mutable_messages()->add_messages();
+  message->set_role(role);
+  message->set_content(content);
+  return request;
+}
+
+TokenizedModel ChatModel(const std::string& source) {
+  TokenizedModel model = SmallModel();
+  auto made = ChatTemplate::Create(source, {});
+  model.chat_trouble = made.status();
+  if (made.ok()) model.chat_template = *std::move(made);
+  return model;
+}
+
+TEST(ChatTest, MessagesBecomeTheTokensOfTheirRenderedTextAndNoOthers) {
+  const TokenizedModel model = ChatModel("{{ messages[0].role }}: {{ messages[0].content }}!");
+  const auto samples = Prepare(Chat("user", "hi"), model);
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  const auto expected = model.tokenizer->Encode("user: hi!", Tokenizer::Special::kNone);
+  EXPECT_EQ(samples->front().prompt, *expected);
+}
+
+TEST(ChatTest, WhatTheTemplateRefusesIsToldToTheCaller) {
+  const auto refused =
+      Prepare(Chat("user", "hi"), ChatModel("{{ raise_exception('only a king may speak') }}"));
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("only a king may speak"));
+}
+
+TEST(ChatTest, ATemplateThatIsNotUnderstoodIsNamed) {
+  const auto refused = Prepare(Chat("user", "hi"), ChatModel("{% import 'x' %}"));
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("'import'"));
+}
+
+TEST(ChatTest, TextThatRendersToNothingIsRefused) {
+  const auto refused = Prepare(Chat("user", "hi"), ChatModel("{{ '' }}"));
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace
