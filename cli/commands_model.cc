@@ -63,11 +63,20 @@ int Eval(EvalFlags flags) {
   const auto measured = RunEval(flags.options, progress);
   if (!measured.ok()) return Report(measured.status());
   if (flags.json) {
-    std::cout << PerplexityJson(*measured) << "\n";
-  } else {
-    std::cout << absl::StrFormat("perplexity %.4f, %.4f bits per byte, %d tokens, %.1f tokens/s\n",
-                                 measured->perplexity, measured->bits_per_byte,
-                                 measured->num_tokens, measured->tokens_per_second);
+    std::cout << EvaluationJson(*measured) << "\n";
+    return kExitDone;
+  }
+  const Perplexity& perplexity = measured->perplexity;
+  std::cout << absl::StrFormat(
+      "perplexity %.4f +- %.4f, %.4f bits per byte, %d tokens, %.1f tokens/s\n",
+      perplexity.perplexity, perplexity.standard_error, perplexity.bits_per_byte,
+      perplexity.num_tokens, perplexity.tokens_per_second);
+  if (measured->divergence) {
+    const Divergence& divergence = *measured->divergence;
+    std::cout << absl::StrFormat(
+        "reference perplexity %.4f, KL %.6f +- %.6f nats a token, top-1 agreement %.4f\n",
+        divergence.reference_perplexity, divergence.kl, divergence.kl_standard_error,
+        divergence.top1_agreement);
   }
   return kExitDone;
 }
@@ -114,6 +123,10 @@ void AddEval(CLI::App& app, ChosenCommand& chosen) {
   eval->add_option("--kv-type", flags->kv_type, "type of cached keys and values")
       ->check(CLI::IsMember({"f32", "f16"}))
       ->capture_default_str();
+  eval->add_option("--reference", options.reference, "a model's directory to compare with");
+  eval->add_option("--logits", options.logits, "write the first window's logits to this file");
+  eval->add_option("--max-tokens", options.max_tokens, "of the text's beginning; 0: all")
+      ->check(CLI::NonNegativeNumber);
   eval->add_flag("--json", flags->json, "print one line of JSON");
   eval->callback([flags, &chosen] { chosen.run = [flags] { return Eval(*flags); }; });
 }

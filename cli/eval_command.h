@@ -1,8 +1,10 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "engine/divergence.h"
 #include "engine/perplexity.h"
 
 namespace sauva {
@@ -17,15 +19,26 @@ struct EvalOptions {
   std::string device = "cpu";
   LoadFormat weight_format = LoadFormat::kStored;
   DType kv_type = DType::kF32;
+  std::string reference;   // a model's directory to compare with; empty: none
+  std::string logits;      // a file for the logits of the first window; empty: none
+  int64_t max_tokens = 0;  // of the text's beginning; 0: all
 };
 
-// Perplexity of a text, computed in this process. `progress` is told the tokens scored so
-// far, of all; it may be empty.
-// Errors: NOT_FOUND naming the file; those of OpenModel, MakeBackend and MeasurePerplexity.
-absl::StatusOr<Perplexity> RunEval(const EvalOptions& options,
+// What was measured.
+struct Evaluation {
+  Perplexity perplexity;
+  std::optional<Divergence> divergence;  // with a reference
+  int64_t weight_bytes = 0;              // in memory
+};
+
+// Perplexity of a text, and how far the model is from a reference, computed in this process.
+// A logits file holds f32 [tokens - 1, vocab_size], row-major, without a header. `progress` is told
+// the tokens scored so far, of all; it may be empty. Errors: NOT_FOUND naming the file; those of
+// OpenModel, MakeBackend and MeasurePerplexity.
+absl::StatusOr<Evaluation> RunEval(const EvalOptions& options,
                                    const std::function<void(int64_t, int64_t)>& progress);
 
 // The measurement as one line of JSON, in the form that docs/command_line.md promises.
-std::string PerplexityJson(const Perplexity& measured);
+std::string EvaluationJson(const Evaluation& measured);
 
 }  // namespace sauva

@@ -15,6 +15,7 @@ int main(int argc, char** argv) {
   sauva::AddChat(app, chosen);
   sauva::AddTokenize(app, chosen);
   sauva::AddInspect(app, chosen);
+  sauva::AddQuantize(app, chosen);
   sauva::AddEval(app, chosen);
   try {
     app.parse(argc, argv);

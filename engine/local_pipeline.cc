@@ -176,6 +176,12 @@ FinishReason LocalPipeline::FinishOf(const Request& request) const {
   return full ? FinishReason::kLength : FinishReason::kNone;
 }
 
+int64_t LocalPipeline::weight_bytes() const {
+  int64_t bytes = 0;
+  for (const LocalStage& local : stages_) bytes += local.stage->weight_bytes();
+  return bytes;
+}
+
 void LocalPipeline::Forget(SequenceId id) {
   scheduler_->Cancel(id);
   requests_.erase(id);

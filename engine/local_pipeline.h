@@ -56,6 +56,8 @@ class LocalPipeline {
   // Natural log-probabilities of tokens[1], tokens[2], … each given all before it.
   absl::StatusOr<std::vector<float>> Score(std::vector<TokenId> tokens);
 
+  // Of all stages' weights, in memory.
+  int64_t weight_bytes() const;
   int num_stages() const { return static_cast<int>(stages_.size()); }
   int max_context() const { return limits_.max_context; }
   const Scheduler& scheduler() const { return *scheduler_; }

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/local_pipeline.h"
@@ -16,12 +17,38 @@ struct PerplexityOptions {
 };
 
 struct Perplexity {
-  double perplexity = 0;     // exp of the mean negative log-probability
-  double bits_per_byte = 0;  // of the scored tokens, over all bytes of the text
-  int64_t num_tokens = 0;    // scored; the text's first token has nothing before it
-  int64_t num_computed = 0;  // run through the model, windows' overlap counted twice
+  double perplexity = 0;      // exp of the mean negative log-probability
+  double standard_error = 0;  // of it, tokens taken as independent
+  double bits_per_byte = 0;   // of the scored tokens, over all bytes of the text
+  int64_t num_tokens = 0;     // scored; the text's first token has nothing before it
+  int64_t num_computed = 0;   // run through the model, windows' overlap counted twice
   double seconds = 0;
   double tokens_per_second = 0;  // computed ones
+};
+
+// A window of a text: tokens [first, end) are run, those from `scored` on are new.
+struct TextWindow {
+  int64_t first = 0;
+  int64_t end = 0;
+  int64_t scored = 0;
+};
+// Errors: as MeasurePerplexity.
+absl::StatusOr<std::vector<TextWindow>> CutIntoWindows(int64_t size, int max_context,
+                                                       const PerplexityOptions& options);
+
+// Sums of a quantity over tokens.
+struct Moments {
+  int64_t count = 0;
+  double sum = 0;
+  double squares = 0;
+
+  void Add(double value) {
+    ++count;
+    sum += value;
+    squares += value * value;
+  }
+  double Mean() const;
+  double StandardError() const;  // of the mean
 };
 
 // Perplexity of a text under a sliding window: each token is scored once, by the first

@@ -42,25 +42,56 @@ nlohmann::json SpecJson(const ModelSpec& spec) {
   return json;
 }
 
+// Parameters and the bytes they are stored in.
+struct Bytes {
+  int64_t parameters = 0;
+  int64_t bytes = 0;
+
+  void Add(int64_t more_parameters, int64_t more_bytes) {
+    parameters += more_parameters;
+    bytes += more_bytes;
+  }
+  double BitsPerWeight() const {
+    return parameters == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(parameters);
+  }
+};
+
 }  // namespace
 
 nlohmann::json DescribeJson(const Model& model) {
   nlohmann::json tensors = nlohmann::json::array();
-  int64_t total_bytes = 0;
-  int64_t total_parameters = 0;
+  Bytes all;
+  Bytes linear;  // the layers' matrices: what quantization is about
   for (const ExpectedTensor& expected : ExpectedTensors(model.spec)) {
-    const auto tensor = model.checkpoint->Find(expected.name);
-    if (!tensor.ok()) continue;
-    const auto bytes = static_cast<int64_t>(tensor->bytes.size());
-    total_bytes += bytes;
-    total_parameters += bytes / SizeOf(tensor->dtype);
-    tensors.push_back({{"name", expected.name},
-                       {"dtype", Name(tensor->dtype)},
-                       {"shape", tensor->shape},
-                       {"bytes", bytes}});
+    int64_t parameters = 1;
+    for (const int64_t size : expected.shape) parameters *= size;
+    nlohmann::json tensor = {{"name", expected.name}, {"shape", expected.shape}};
+    int64_t bytes = 0;
+    if (const auto quantized = model.checkpoint->FindQuantized(expected.name)) {
+      tensor["dtype"] = quantized->FormatText();
+      bytes = quantized->stored_bytes;
+    } else {
+      const auto stored = model.checkpoint->Find(expected.name);
+      if (!stored.ok()) continue;
+      tensor["dtype"] = Name(stored->dtype);
+      bytes = static_cast<int64_t>(stored->bytes.size());
+    }
+    tensor["bytes"] = bytes;
+    all.Add(parameters, bytes);
+    const bool in_layer = expected.name.starts_with("layers.") && expected.shape.size() == 2;
+    if (in_layer) linear.Add(parameters, bytes);
+    tensors.push_back(std::move(tensor));
   }
-  return {{"name", model.name}, {"digest", model.digest},         {"spec", SpecJson(model.spec)},
-          {"tensors", tensors}, {"parameters", total_parameters}, {"bytes", total_bytes}};
+  return {{"name", model.name},
+          {"digest", model.digest},
+          {"quantization", model.quantization.empty() ? "none" : model.quantization},
+          {"spec", SpecJson(model.spec)},
+          {"tensors", tensors},
+          {"parameters", all.parameters},
+          {"bytes", all.bytes},
+          {"linear_parameters", linear.parameters},
+          {"linear_bytes", linear.bytes},
+          {"linear_bits_per_weight", linear.BitsPerWeight()}};
 }
 
 std::string Describe(const Model& model) {
@@ -71,13 +102,19 @@ std::string Describe(const Model& model) {
                           value.is_string() ? value.get<std::string>() : value.dump());
   }
   for (const nlohmann::json& tensor : json["tensors"]) {
-    absl::StrAppendFormat(&text, "  %-36s %-5s %-16s %12d bytes\n",
+    absl::StrAppendFormat(&text, "  %-36s %-16s %-16s %12d bytes\n",
                           tensor["name"].get<std::string>(), tensor["dtype"].get<std::string>(),
                           ShapeText(tensor["shape"].get<std::vector<int64_t>>()),
                           tensor["bytes"].get<int64_t>());
   }
   absl::StrAppendFormat(&text, "%d tensors, %d parameters, %d bytes\n", json["tensors"].size(),
                         json["parameters"].get<int64_t>(), json["bytes"].get<int64_t>());
+  absl::StrAppendFormat(&text, "quantization %s; linear layers: %d parameters, %d bytes, ",
+                        json["quantization"].get<std::string>(),
+                        json["linear_parameters"].get<int64_t>(),
+                        json["linear_bytes"].get<int64_t>());
+  absl::StrAppendFormat(&text, "%.3f bits per weight\n",
+                        json["linear_bits_per_weight"].get<double>());
   return text;
 }
 

@@ -1,0 +1,20 @@
+#include "engine/tapped_backend.h"
+
+#include "base/status_macros.h"
+
+namespace sauva {
+
+absl::StatusOr<std::unique_ptr<Weight>> TappedBackend::PrepareWeight(const WeightSource& source,
+                                                                     WeightFormat format) {
+  ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight, backend_->PrepareWeight(source, format));
+  names_[weight.get()] = source.name;
+  return weight;
+}
+
+void TappedBackend::MatMul(const MatMulArgs& args) {
+  backend_->MatMul(args);
+  const auto name = names_.find(args.weight);
+  if (name != names_.end()) observer_(name->second, args);
+}
+
+}  // namespace sauva

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "kernels/backend.h"
+
+namespace sauva {
+
+// A host backend that computes with another one and shows each matrix product to an
+// observer: how calibration and evaluation see what flows inside a stage.
+// Thread: as the backend within.
+class TappedBackend : public Backend {
+ public:
+  // Called after each product; `name` is that of the weight's source.
+  using Observer = std::function<void(const std::string& name, const MatMulArgs& args)>;
+
+  TappedBackend(std::unique_ptr<Backend> backend, Observer observer)
+      : backend_(std::move(backend)), observer_(std::move(observer)) {}
+
+  std::string backend_class() const override { return backend_->backend_class(); }
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
+    return backend_->Allocate(bytes);
+  }
+  absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source,
+                                                        WeightFormat format) override;
+  absl::StatusOr<std::unique_ptr<KvCache>> AllocateKv(const KvShape& shape) override {
+    return backend_->AllocateKv(shape);
+  }
+  absl::StatusOr<std::unique_ptr<RopeTable>> MakeRopeTable(const RopeShape& shape) override {
+    return backend_->MakeRopeTable(shape);
+  }
+  absl::Status Reserve(const StepLimits& limits, int64_t max_columns, int vocab_size) override {
+    return backend_->Reserve(limits, max_columns, vocab_size);
+  }
+  void UploadStep(const StepTable& step) override { backend_->UploadStep(step); }
+  void GatherRows(const Weight& table, float scale, Rows out) override {
+    backend_->GatherRows(table, scale, out);
+  }
+  void SelectSampledRows(Rows x, Rows out) override { backend_->SelectSampledRows(x, out); }
+  void Norm(const NormArgs& args) override { backend_->Norm(args); }
+  void MatMul(const MatMulArgs& args) override;
+  void Rope(const RopeArgs& args) override { backend_->Rope(args); }
+  void WriteKv(const WriteKvArgs& args) override { backend_->WriteKv(args); }
+  void Attention(const AttentionArgs& args) override { backend_->Attention(args); }
+  void Activate(const ActivationArgs& args) override { backend_->Activate(args); }
+  void Add(Rows x, Rows y) override { backend_->Add(x, y); }
+  void Sample(Rows logits, std::span<const SampleRow> rows,
+              std::span<SampleResult> results) override {
+    backend_->Sample(logits, rows, results);
+  }
+  void CopyToHost(Rows from, float* to) override { backend_->CopyToHost(from, to); }
+  void CopyFromHost(const float* from, Rows to) override { backend_->CopyFromHost(from, to); }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  const Observer observer_;
+  std::unordered_map<const Weight*, std::string> names_;
+};
+
+}  // namespace sauva

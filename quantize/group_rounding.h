@@ -1,0 +1,31 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+namespace sauva {
+
+// An even grid of codes for the numbers of one group. Its scale is of f16, as formats
+// publish it, so that codes are chosen by the scale they are read with.
+struct GroupGrid {
+  enum class Kind {
+    kSymmetric,    // the middle code is 0
+    kZeroFromAny,  // [min, max] with 0 inside, zero points from 0
+    kZeroFromOne,  // the same, zero points from 1
+  };
+  float scale = 1;
+  int zero = 0;
+  int highest = 15;  // code
+
+  // Numbers are finite. A group of zeros has scale 1.
+  static GroupGrid Of(std::span<const float> values, int bits, Kind kind);
+
+  int Code(float value) const {
+    const float code = std::nearbyint(value / scale) + static_cast<float>(zero);
+    return static_cast<int>(std::clamp(code, 0.0f, static_cast<float>(highest)));
+  }
+  float Value(int code) const { return static_cast<float>(code - zero) * scale; }
+};
+
+}  // namespace sauva

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/model.h"
+#include "model/quantized/layout.h"
+#include "quantize/layer_job.h"
+#include "quantize/options.h"
+#include "quantize/source_tensors.h"
+
+namespace sauva {
+
+// The directory that is being made: OUT.partial until it is whole.
+class QuantizedOutput {
+ public:
+  // Takes up an earlier run of the same job, or begins.
+  // Errors: ALREADY_EXISTS, FAILED_PRECONDITION and RESOURCE_EXHAUSTED as QuantizeModel.
+  static absl::StatusOr<QuantizedOutput> Begin(const QuantizeOptions& options, const Model& model,
+                                               const SourceTensors& source);
+
+  // The matrices of a layer whose file is there; nothing when it is not.
+  absl::StatusOr<std::optional<std::map<std::string, QuantizedMatrix>>> ReadLayer(int layer) const;
+  // Writes a layer, reads it back and compares every number.
+  // Errors: DATA_LOSS naming the tensor that came back otherwise.
+  absl::Status WriteLayer(int layer, const LayerResult& result) const;
+  // Everything else, then checks the whole as a model and gives it its name.
+  absl::Status Finish() const;
+
+  const std::string& partial() const { return partial_; }
+
+ private:
+  QuantizedOutput(const QuantizeOptions& options, const Model& model, const SourceTensors& source)
+      : options_(options), model_(model), source_(source), partial_(options.out + ".partial") {}
+
+  std::string ShardName(int shard) const;
+  std::string ShardPath(int shard) const { return partial_ + "/" + ShardName(shard); }
+  absl::Status WriteIndex() const;
+  absl::Status CopyFiles() const;
+
+  const QuantizeOptions& options_;
+  const Model& model_;
+  const SourceTensors& source_;
+  const std::string partial_;
+  nlohmann::json config_;  // quantization_config
+  std::unique_ptr<QuantizedLayout> layout_;
+};
+
+}  // namespace sauva
