@@ -24,19 +24,27 @@ if(SAUVA_STATIC_RPC)
   include(SauvaStatic)
 endif()
 
-# CUDA and NCCL: used when found unless SAUVA_CUDA is OFF; one status line says which.
+# CUDA and NCCL: used when found unless SAUVA_CUDA is OFF; one status line says which. NCCL is
+# opened when it is first needed, so that only its header is.
+set(SAUVA_CUDA_FOUND OFF)
 set(SAUVA_GPU_STATUS "left out (SAUVA_CUDA=OFF)")
 if(NOT SAUVA_CUDA STREQUAL "OFF")
   find_package(CUDAToolkit QUIET)
   find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
-  find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
-  if(CUDAToolkit_FOUND AND NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
-    set(SAUVA_GPU_STATUS "CUDA ${CUDAToolkit_VERSION} and NCCL found")
+  if(CUDAToolkit_FOUND AND CUDAToolkit_NVCC_EXECUTABLE AND NCCL_INCLUDE_DIR)
+    set(SAUVA_CUDA_FOUND ON)
+    set(SAUVA_GPU_STATUS
+        "CUDA ${CUDAToolkit_VERSION} for sm ${SAUVA_CUDA_ARCHITECTURES}, and NCCL")
+    set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
+    set(CMAKE_CUDA_ARCHITECTURES ${SAUVA_CUDA_ARCHITECTURES})
+    set(CMAKE_CUDA_STANDARD 20)
+    set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+    enable_language(CUDA)
   elseif(SAUVA_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "SAUVA_CUDA=ON, but CUDA toolkit: ${CUDAToolkit_FOUND}, nccl.h: "
-                        "${NCCL_INCLUDE_DIR}, libnccl: ${NCCL_LIBRARY}")
+    message(FATAL_ERROR "SAUVA_CUDA=ON, but CUDA toolkit: ${CUDAToolkit_FOUND}, nvcc: "
+                        "${CUDAToolkit_NVCC_EXECUTABLE}, nccl.h: ${NCCL_INCLUDE_DIR}")
   else()
     set(SAUVA_GPU_STATUS "CUDA or NCCL not found, left out")
   endif()
 endif()
-message(STATUS "Saúva GPU support: ${SAUVA_GPU_STATUS}; no GPU kernels are part of this version")
+message(STATUS "Saúva GPU support: ${SAUVA_GPU_STATUS}")

@@ -1,7 +1,13 @@
 # Compiler settings and build options shared by every room.
 
 option(SAUVA_BUILD_TESTS "Build the tests" ON)
-set(SAUVA_CUDA "AUTO" CACHE STRING "CUDA backend: AUTO (when nvcc is found), ON or OFF")
+# A build tree from before there was a CUDA backend goes on without it.
+if(DEFINED CACHE{SAUVA_SANITIZE} AND NOT DEFINED CACHE{SAUVA_CUDA_ARCHITECTURES}
+   AND "$CACHE{SAUVA_CUDA}" STREQUAL "AUTO")
+  set(SAUVA_CUDA "OFF" CACHE STRING "" FORCE)
+endif()
+set(SAUVA_CUDA "OFF" CACHE STRING "CUDA backend: AUTO (when nvcc is found), ON or OFF")
+set(SAUVA_CUDA_ARCHITECTURES "75;80;86;89;90" CACHE STRING "Compute capabilities to compile for")
 option(SAUVA_STATIC_RPC "Link gRPC, Protobuf and Abseil statically" OFF)
 set(SAUVA_SANITIZE "" CACHE STRING "Sanitizers, as in -fsanitize=")
 
@@ -19,7 +25,8 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2")
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")
 
 # One meaning of float arithmetic in every file: no contraction, no reordering.
-add_compile_options(-ffp-contract=off -fno-fast-math)
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>
+                    $<$<COMPILE_LANGUAGE:CXX>:-fno-fast-math>)
 
 if(SAUVA_SANITIZE)
   add_compile_options(-fsanitize=${SAUVA_SANITIZE} -fno-omit-frame-pointer

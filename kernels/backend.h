@@ -173,6 +173,10 @@ class Backend {
   // "cpu", "reference" or "cuda-sm90"; part of numerics_id.
   virtual std::string backend_class() const = 0;
 
+  // Bytes of the backend's memory budget that are taken, by what was allocated through it and
+  // by what it needs beside that; 0 for backends in host memory, which have no budget.
+  virtual int64_t used_bytes() const { return 0; }
+
   // --- Memory: at load only.
   // Errors: RESOURCE_EXHAUSTED with the bytes asked for.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;

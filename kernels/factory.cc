@@ -1,10 +1,10 @@
 #include "kernels/factory.h"
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/select.h"
+#include "kernels/cuda_access.h"
 
 namespace sauva {
 
@@ -19,7 +19,8 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuOptions& option
   return std::make_unique<CpuBackend>(*kernels, threads);
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads) {
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
+                                                     int64_t device_memory_bytes) {
   if (device == "reference") return MakeReferenceBackend();
   if (device == "cpu") return MakeCpuBackend({.threads = threads});
   for (const InstructionSet isa :
@@ -28,9 +29,9 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, 
       return MakeCpuBackend({.threads = threads, .isa = isa});
     }
   }
-  if (device == "cuda" || absl::StartsWith(device, "cuda:")) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("device ", device, ": this build has no CUDA; configure with SAUVA_CUDA=ON"));
+  if (IsCuda(device)) {
+    ASSIGN_OR_RETURN(const int index, CudaIndex(device));
+    return MakeCudaBackend(index, device_memory_bytes);
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "device ", device, ": cpu, cpu:scalar, cpu:avx2, cpu:avx512, reference or cuda:N expected"));

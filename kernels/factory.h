@@ -26,9 +26,11 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuOptions& option
 std::vector<InstructionSet> SupportedInstructionSets();
 const char* Name(InstructionSet isa);  // "scalar", "avx2", "avx512"
 
-// "cpu", "cpu:scalar", "cpu:avx2", "cpu:avx512" or "reference", as --device says.
-// Errors: INVALID_ARGUMENT naming the choices; FAILED_PRECONDITION for cuda without CUDA.
-absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads);
+// "cpu", "cpu:scalar", "cpu:avx2", "cpu:avx512", "reference" or "cuda:N", as --device says.
+// A GPU's backend takes no more than `device_memory_bytes` of its memory; 0: what is free.
+// Errors: INVALID_ARGUMENT naming the choices; those of kernels/cuda_access.h.
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
+                                                     int64_t device_memory_bytes = 0);
 
 // Cores this process may use: affinity and cgroup v1/v2 quotas counted; at least 1.
 int UsableCores();

@@ -99,7 +99,7 @@ struct Fixture {
 };
 
 TEST(AllocationTest, AStepOfTheCpuBackendAllocatesNothing) {
-  for (const testing::Candidate& candidate : testing::CpuCandidates()) {
+  for (const testing::Candidate& candidate : testing::Candidates()) {
     const std::unique_ptr<Backend> backend = candidate.make();
     Fixture fixture(*backend);
     fixture.RunStep();

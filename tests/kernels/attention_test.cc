@@ -14,7 +14,7 @@ namespace sauva {
 namespace {
 
 using testing::Candidate;
-using testing::CpuCandidates;
+using testing::Candidates;
 using testing::ExpectSameBits;
 using testing::Matrix;
 using testing::Random;
@@ -109,7 +109,7 @@ class AttentionTest : public ::testing::Test {
  protected:
   void SetUp() override {
     ASSERT_TRUE(reference_->Reserve(TestLimits(), 1024, 16).ok());
-    for (const Candidate& candidate : CpuCandidates()) {
+    for (const Candidate& candidate : Candidates()) {
       names_.push_back(candidate.name);
       cpus_.push_back(candidate.make());
       ASSERT_TRUE(cpus_.back()->Reserve(TestLimits(), 1024, 16).ok());

@@ -11,7 +11,7 @@ namespace sauva {
 namespace {
 
 using testing::Candidate;
-using testing::CpuCandidates;
+using testing::Candidates;
 using testing::ExpectSameBits;
 using testing::Matrix;
 using testing::Random;
@@ -64,7 +64,7 @@ class BackendEqualityTest : public ::testing::TestWithParam<Candidate> {
   std::unique_ptr<Backend> cpu_ = GetParam().make();
 };
 
-INSTANTIATE_TEST_SUITE_P(Cpu, BackendEqualityTest, ::testing::ValuesIn(CpuCandidates()),
+INSTANTIATE_TEST_SUITE_P(Cpu, BackendEqualityTest, ::testing::ValuesIn(Candidates()),
                          [](const auto& candidate) { return candidate.param.name; });
 
 TEST_P(BackendEqualityTest, MatMulOfAnySizeAndType) {

@@ -18,9 +18,10 @@ struct Candidate {
   std::function<std::unique_ptr<Backend>()> make;
 };
 
-// The cpu backend with every instruction set this CPU runs (AVX-512 with and without VNNI)
-// on 1, 2 and 3 threads.
-std::vector<Candidate> CpuCandidates();
+// What a test program tests. In tests/kernels: the cpu backend with every instruction set
+// this CPU runs (AVX-512 with and without VNNI) on 1, 2 and 3 threads. In tests/cuda: the
+// CUDA backend on the emulator.
+std::vector<Candidate> Candidates();
 
 // Rows with memory of their own; the stride is wider than the row, and odd.
 class Matrix {

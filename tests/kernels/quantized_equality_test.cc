@@ -14,7 +14,7 @@ namespace sauva {
 namespace {
 
 using testing::Candidate;
-using testing::CpuCandidates;
+using testing::Candidates;
 using testing::ExpectSameBits;
 using testing::Matrix;
 using testing::QuantizedCase;
@@ -62,7 +62,7 @@ class QuantizedEqualityTest : public ::testing::TestWithParam<Candidate> {
   std::unique_ptr<Backend> cpu_ = GetParam().make();
 };
 
-INSTANTIATE_TEST_SUITE_P(Cpu, QuantizedEqualityTest, ::testing::ValuesIn(CpuCandidates()),
+INSTANTIATE_TEST_SUITE_P(Cpu, QuantizedEqualityTest, ::testing::ValuesIn(Candidates()),
                          [](const auto& candidate) { return candidate.param.name; });
 
 TEST_P(QuantizedEqualityTest, EveryCodeKindAtAnySize) {

@@ -311,7 +311,7 @@ TEST(SamplerTest, EveryBackendDrawsTheSameTokens) {
     return tokens;
   };
   const std::vector<int32_t> expected = draw(*MakeReferenceBackend());
-  for (const testing::Candidate& candidate : testing::CpuCandidates()) {
+  for (const testing::Candidate& candidate : testing::Candidates()) {
     EXPECT_EQ(draw(*candidate.make()), expected) << candidate.name;
   }
 }

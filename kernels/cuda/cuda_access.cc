@@ -1,0 +1,27 @@
+#include "kernels/cuda_access.h"
+
+#include "base/status_macros.h"
+#include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/probe.h"
+
+namespace sauva {
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memory_bytes) {
+  ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, memory_bytes));
+  return std::make_unique<cuda::CudaBackend>(std::move(device));
+}
+
+absl::StatusOr<uint64_t> FreeCudaMemory(int index) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, 0));
+  return static_cast<uint64_t>(device->facts().free_bytes);
+}
+
+absl::StatusOr<MachineRates> MeasureCudaRates(int index) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, 0));
+  const cuda::DeviceRates rates = cuda::MeasureDeviceRates();
+  return MachineRates{.read_bytes_per_second = rates.read_bytes_per_second,
+                      .operations_per_second = rates.operations_per_second};
+}
+
+}  // namespace sauva

@@ -1,0 +1,319 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/status_macros.h"
+#include "kernels/cuda/rows.h"
+#include "kernels/host_rope.h"
+#include "kernels/kv_shape.h"
+#include "kernels/numerics.h"
+#include "kernels/quantized_matrix.h"
+
+namespace sauva::cuda {
+namespace {
+
+// So few rows of attention are cut into spans that run side by side.
+constexpr int kMostSplitRows = 16;
+constexpr int64_t kMostPartialBytes = int64_t{16} << 20;
+
+RowsView View(Rows rows) {
+  return {.data = rows.data, .stride = rows.stride, .rows = rows.rows, .columns = rows.columns};
+}
+
+const float* PointerOf(std::span<const float> vector) {
+  return vector.empty() ? nullptr : vector.data();
+}
+
+Gate GateOf(GateKind kind) {
+  switch (kind) {
+    case GateKind::kSilu:
+      return Gate::kSilu;
+    case GateKind::kGelu:
+      return Gate::kGelu;
+    case GateKind::kGeluTanh:
+      return Gate::kGeluTanh;
+    case GateKind::kRelu:
+      return Gate::kRelu;
+  }
+  return Gate::kSilu;
+}
+
+Nf4Values Nf4ValuesForKernels() {
+  Nf4Values table;
+  std::copy(std::begin(kNf4Values), std::end(kNf4Values), table.values);
+  return table;
+}
+
+class CudaBuffer : public Buffer {
+ public:
+  explicit CudaBuffer(DeviceMemory memory) : memory_(std::move(memory)) {}
+  std::byte* data() override { return memory_.as<std::byte>(); }
+  int64_t size_bytes() const override { return memory_.size_bytes(); }
+
+ private:
+  const DeviceMemory memory_;
+};
+
+class CudaKvCache : public KvCache {
+ public:
+  CudaKvCache(const KvView& view, DeviceMemory memory) : view_(view), memory_(std::move(memory)) {}
+  const KvView& view() const { return view_; }
+
+ private:
+  const KvView view_;
+  const DeviceMemory memory_;
+};
+
+class CudaRopeTable : public RopeTable {
+ public:
+  CudaRopeTable(const HostRopeTable& host, DeviceMemory turns)
+      : pairs_(host.pairs()), interleaved_(host.interleaved()), turns_(std::move(turns)) {}
+  int pairs() const { return pairs_; }
+  bool interleaved() const { return interleaved_; }
+  const float* turns() const { return turns_.as<float>(); }
+
+ private:
+  const int pairs_;
+  const bool interleaved_;
+  const DeviceMemory turns_;  // [positions, 2, pairs]
+};
+
+}  // namespace
+
+CudaBackend::CudaBackend(std::unique_ptr<Device> device) : device_(std::move(device)) {}
+
+std::string CudaBackend::backend_class() const {
+  return absl::StrCat("cuda-sm", device_->facts().compute_capability);
+}
+
+absl::StatusOr<std::unique_ptr<Buffer>> CudaBackend::Allocate(int64_t bytes) {
+  ASSIGN_OR_RETURN(DeviceMemory memory, DeviceMemory::Allocate(*device_, bytes));
+  return std::make_unique<CudaBuffer>(std::move(memory));
+}
+
+absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::PrepareWeight(const WeightSource& source,
+                                                                   WeightFormat format) {
+  ASSIGN_OR_RETURN(std::unique_ptr<CudaWeight> weight,
+                   CudaWeight::Create(*device_, source, format));
+  any_codes_ = any_codes_ || weight->is_codes();
+  any_outliers_ = any_outliers_ || weight->activation().rounding == Rounding::kLlmInt8;
+  RETURN_IF_ERROR(ReserveQuantized());
+  return weight;
+}
+
+absl::StatusOr<std::unique_ptr<KvCache>> CudaBackend::AllocateKv(const KvShape& shape) {
+  RETURN_IF_ERROR(ValidateKvShape(shape));
+  if (shape.head_dim > kMaxHeadDim) {
+    return absl::UnimplementedError(absl::StrCat(
+        "heads of ", shape.head_dim, " numbers; the CUDA backend has up to ", kMaxHeadDim));
+  }
+  KvView view = {
+      .dtype = shape.dtype, .num_kv_heads = shape.num_kv_heads, .head_dim = shape.head_dim};
+  const int64_t bytes = int64_t{shape.num_blocks} * shape.num_kv_heads * kAttentionBlock *
+                        view.padded_dim() * SizeOf(shape.dtype);
+  ASSIGN_OR_RETURN(DeviceMemory memory, DeviceMemory::Allocate(*device_, 2 * bytes));
+  view.keys = memory.data();
+  view.values = memory.as<std::byte>() + bytes;
+  return std::make_unique<CudaKvCache>(view, std::move(memory));
+}
+
+absl::StatusOr<std::unique_ptr<RopeTable>> CudaBackend::MakeRopeTable(const RopeShape& shape) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<RopeTable> made, HostRopeTable::Create(shape));
+  const auto& host = static_cast<const HostRopeTable&>(*made);
+  const int64_t bytes = int64_t{host.max_positions()} * 2 * host.pairs() * int64_t{sizeof(float)};
+  ASSIGN_OR_RETURN(DeviceMemory turns, DeviceMemory::Allocate(*device_, bytes));
+  device_->CopyToDevice({.to = turns.data(), .from = host.cos(0), .row_bytes = bytes, .rows = 1});
+  device_->Wait();
+  return std::make_unique<CudaRopeTable>(host, std::move(turns));
+}
+
+absl::Status CudaBackend::ReserveQuantized() {
+  const int64_t tokens = step_.limits().max_tokens;
+  if (tokens == 0) return absl::OkStatus();  // Reserve is still to come
+  if (any_codes_ && quantized_.codes == nullptr) {
+    ASSIGN_OR_RETURN(codes_,
+                     DeviceMemory::Allocate(*device_, QuantizedCodeBytes(tokens, max_columns_)));
+    ASSIGN_OR_RETURN(facts_,
+                     DeviceMemory::Allocate(*device_, GroupFactsBytes(tokens, max_columns_)));
+    quantized_.codes = codes_.as<uint32_t>();
+    quantized_.facts = facts_.as<GroupFacts>();
+  }
+  if (any_outliers_ && quantized_.outliers == nullptr) {
+    ASSIGN_OR_RETURN(outliers_, DeviceMemory::Allocate(*device_, tokens * max_columns_ * 4));
+    ASSIGN_OR_RETURN(num_outliers_, DeviceMemory::Allocate(*device_, tokens * 4));
+    quantized_.outliers = outliers_.as<int32_t>();
+    quantized_.num_outliers = num_outliers_.as<int32_t>();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaBackend::Reserve(const StepLimits& limits, int64_t max_columns, int vocab_size) {
+  RETURN_IF_ERROR(step_.Reserve(*device_, limits));
+  max_columns_ = max_columns;
+  RETURN_IF_ERROR(ReserveQuantized());
+  const int64_t spans =
+      int64_t{limits.max_blocks_per_sequence} * kAttentionBlock / kAttentionSpan + 1;
+  const int64_t split_rows = std::min(limits.max_tokens, kMostSplitRows);
+  // A head has at least 16 numbers in any model known, and two more floats.
+  const int64_t partial_bytes = split_rows * spans * max_columns * 9 / 8 * int64_t{sizeof(float)};
+  if (spans > 1) {
+    ASSIGN_OR_RETURN(partials_,
+                     DeviceMemory::Allocate(*device_, std::min(partial_bytes, kMostPartialBytes)));
+  }
+  ASSIGN_OR_RETURN(
+      logits_, PinnedMemory::Allocate(
+                   *device_, int64_t{limits.max_sequences} * vocab_size * int64_t{sizeof(float)}));
+  sample_scratch_.emplace(vocab_size);
+  return absl::OkStatus();
+}
+
+void CudaBackend::GatherRows(const Weight& table, float scale, Rows out) {
+  const auto& weight = static_cast<const CudaWeight&>(table);
+  const int32_t* token_ids = step_.view().token_ids;
+  if (weight.is_codes()) {
+    LaunchCodeGather({.weight = weight.codes(),
+                      .nf4 = Nf4ValuesForKernels(),
+                      .column_order = weight.activation().column_order,
+                      .token_ids = token_ids,
+                      .scale = scale,
+                      .out = View(out)},
+                     device_->stream());
+    return;
+  }
+  LaunchFloatGather(
+      {.weight = weight.floats(), .token_ids = token_ids, .scale = scale, .out = View(out)},
+      device_->stream());
+}
+
+void CudaBackend::SelectSampledRows(Rows x, Rows out) {
+  LaunchSelectRows(View(x), step_.view().sampled_rows, View(out), device_->stream());
+}
+
+void CudaBackend::Norm(const NormArgs& args) {
+  LaunchNorm({.x = View(args.x),
+              .gain = args.gain.data(),
+              .bias = PointerOf(args.bias),
+              .subtract_mean = args.subtract_mean,
+              .epsilon = args.epsilon,
+              .out = View(args.out)},
+             device_->stream());
+}
+
+void CudaBackend::MatMul(const MatMulArgs& args) {
+  const auto& weight = static_cast<const CudaWeight&>(*args.weight);
+  void* const stream = device_->stream();
+  if (!weight.is_codes()) {
+    LaunchFloatMatMul({.weight = weight.floats(),
+                       .x = View(args.x),
+                       .bias = PointerOf(args.bias),
+                       .out = View(args.out)},
+                      stream);
+    return;
+  }
+  const ActivationRounding& activation = weight.activation();
+  LaunchQuantize({.x = View(args.x),
+                  .column_order = activation.column_order,
+                  .rounding = activation.rounding,
+                  .static_scale = activation.static_scale,
+                  .outlier_threshold = activation.outlier_threshold,
+                  .out = quantized_},
+                 stream);
+  LaunchCodeMatMul({.weight = weight.codes(),
+                    .x = quantized_,
+                    .tokens = args.x.rows,
+                    .bias = PointerOf(args.bias),
+                    .out = View(args.out)},
+                   stream);
+  if (activation.rounding != Rounding::kLlmInt8) return;
+  LaunchAddOutliers({.weight = weight.codes(),
+                     .nf4 = Nf4ValuesForKernels(),
+                     .x = View(args.x),
+                     .column_order = activation.column_order,
+                     .quantized = quantized_,
+                     .out = View(args.out)},
+                    stream);
+}
+
+void CudaBackend::Rope(const RopeArgs& args) {
+  const auto& table = static_cast<const CudaRopeTable&>(*args.table);
+  LaunchRope({.x = View(args.x),
+              .num_heads = args.num_heads,
+              .head_dim = args.head_dim,
+              .turns = table.turns(),
+              .pairs = table.pairs(),
+              .interleaved = table.interleaved(),
+              .positions = step_.view().positions},
+             device_->stream());
+}
+
+void CudaBackend::WriteKv(const WriteKvArgs& args) {
+  LaunchWriteKv({.keys = View(args.keys),
+                 .values = View(args.values),
+                 .cache = static_cast<const CudaKvCache&>(*args.cache).view(),
+                 .step = step_.view(),
+                 .blocks = step_.blocks(args.kv_group)},
+                device_->stream());
+}
+
+void CudaBackend::Attention(const AttentionArgs& args) {
+  LaunchAttention({.queries = View(args.queries),
+                   .cache = static_cast<const CudaKvCache&>(*args.cache).view(),
+                   .step = step_.view(),
+                   .blocks = step_.blocks(args.kv_group),
+                   .num_heads = args.num_heads,
+                   .score_scale = args.score_scale,
+                   .window = args.window,
+                   .out = View(args.out),
+                   .decode_only = step_.decode_only(),
+                   .num_spans = step_.num_spans(),
+                   .partials = partials_.as<float>(),
+                   .partial_floats = partials_.size_bytes() / int64_t{sizeof(float)}},
+                  device_->stream());
+}
+
+void CudaBackend::Activate(const ActivationArgs& args) {
+  LaunchActivation({.kind = GateOf(args.kind),
+                    .gate = View(args.gate),
+                    .up = View(args.up),
+                    .out = View(args.out)},
+                   device_->stream());
+}
+
+void CudaBackend::Add(Rows x, Rows y) { LaunchAdd(View(x), View(y), device_->stream()); }
+
+void CudaBackend::Sample(Rows logits, std::span<const SampleRow> rows,
+                         std::span<SampleResult> results) {
+  Check(static_cast<int>(rows.size()) <= step_.limits().max_sequences, "one sample a sequence");
+  auto* host = logits_.as<float>();
+  CopyToHost(logits.First(static_cast<int>(rows.size())), host);
+  const auto columns = static_cast<size_t>(logits.columns);
+  for (size_t i = 0; i < rows.size(); ++i, host += columns) {
+    SampleOne({host, columns}, rows[i], *sample_scratch_, results[i]);
+  }
+}
+
+void CudaBackend::CopyToHost(Rows from, float* to) {
+  constexpr int64_t kFloat = sizeof(float);
+  device_->CopyToHost({.to = to,
+                       .to_stride = from.columns * kFloat,
+                       .from = from.data,
+                       .from_stride = from.stride * kFloat,
+                       .row_bytes = from.columns * kFloat,
+                       .rows = from.rows});
+  device_->Wait();
+}
+
+void CudaBackend::CopyFromHost(const float* from, Rows to) {
+  constexpr int64_t kFloat = sizeof(float);
+  device_->CopyToDevice({.to = to.data,
+                         .to_stride = to.stride * kFloat,
+                         .from = from,
+                         .from_stride = to.columns * kFloat,
+                         .row_bytes = to.columns * kFloat,
+                         .rows = to.rows});
+}
+
+}  // namespace sauva::cuda

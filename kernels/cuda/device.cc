@@ -1,0 +1,42 @@
+#include "kernels/cuda/device.h"
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace sauva::cuda {
+
+absl::StatusOr<void*> Device::Allocate(int64_t bytes) {
+  if (bytes <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat(bytes, " bytes of device memory asked for"));
+  }
+  if (bytes > budget_bytes_ - used_bytes_) {
+    return absl::ResourceExhaustedError(absl::StrCat(bytes, " bytes of device memory asked for; ",
+                                                     used_bytes_, " of a budget of ", budget_bytes_,
+                                                     " are taken"));
+  }
+  ASSIGN_OR_RETURN(void* const memory, AllocateOnDevice(bytes));
+  used_bytes_ += bytes;
+  return memory;
+}
+
+void Device::Free(void* memory, int64_t bytes) {
+  FreeOnDevice(memory);
+  used_bytes_ -= bytes;
+}
+
+absl::StatusOr<DeviceMemory> DeviceMemory::Allocate(Device& device, int64_t bytes) {
+  DeviceMemory memory;
+  ASSIGN_OR_RETURN(memory.data_, device.Allocate(bytes));
+  memory.device_ = &device;
+  memory.size_bytes_ = bytes;
+  return memory;
+}
+
+absl::StatusOr<PinnedMemory> PinnedMemory::Allocate(Device& device, int64_t bytes) {
+  PinnedMemory memory;
+  ASSIGN_OR_RETURN(memory.data_, device.AllocatePinned(bytes));
+  memory.device_ = &device;
+  return memory;
+}
+
+}  // namespace sauva::cuda

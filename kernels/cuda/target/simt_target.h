@@ -1,0 +1,100 @@
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+// The words the kernels of kernels/cuda are written in, as the CUDA compiler has them. The
+// tests have a header of the same name with the same words on the host
+// (tests/cuda/emulator): the build chooses by include path.
+namespace sauva::cuda {
+
+struct LaunchShape {
+  dim3 grid;
+  int threads = 0;  // per block: a multiple of 32
+  int shared_bytes = 0;
+  void* stream = nullptr;
+};
+
+template <class... Parameters, class... Arguments>
+void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments... arguments) {
+  kernel<<<shape.grid, static_cast<unsigned>(shape.threads),
+           static_cast<size_t>(shape.shared_bytes), static_cast<cudaStream_t>(shape.stream)>>>(
+      arguments...);
+}
+
+// The block's dynamic shared memory, aligned to 16 bytes.
+__device__ __forceinline__ unsigned char* DynamicShared() {
+  extern __shared__ __align__(16) unsigned char shared[];
+  return shared;
+}
+
+__device__ __forceinline__ void SyncThreads() { __syncthreads(); }
+
+// The value of the lane whose number differs in the bits of `mask`, or of the lane `delta`
+// higher. Every lane of the warp takes part.
+template <class T>
+__device__ __forceinline__ T ShuffleXor(T value, int mask) {
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+template <class T>
+__device__ __forceinline__ T ShuffleDown(T value, int delta) {
+  return __shfl_down_sync(0xffffffffu, value, static_cast<unsigned>(delta));
+}
+
+// Of each lane, its bit of `value`.
+__device__ __forceinline__ uint32_t Ballot(bool value) { return __ballot_sync(0xffffffffu, value); }
+__device__ __forceinline__ int CountBits(uint32_t bits) { return __popc(bits); }
+
+// Four bytes of the eight of low and high, chosen by the four nibbles of `selector` (0..7).
+__device__ __forceinline__ uint32_t ChooseBytes(uint32_t low, uint32_t high, uint32_t selector) {
+  return __byte_perm(low, high, selector);
+}
+
+// One rounding.
+__device__ __forceinline__ float Fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
+__device__ __forceinline__ uint32_t BitsOf(float x) { return __float_as_uint(x); }
+__device__ __forceinline__ float FloatOf(uint32_t bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ float SquareRoot(float x) { return __fsqrt_rn(x); }
+
+// f16 as its bits.
+__device__ __forceinline__ float WidenHalf(uint16_t half) {
+  return __half2float(__ushort_as_half(half));
+}
+__device__ __forceinline__ uint16_t NarrowToHalf(float x) {
+  return __half_as_ushort(__float2half_rn(x));
+}
+
+// Reads what is read once: it leaves the caches to what is read again.
+template <class T>
+__device__ __forceinline__ T LoadOnce(const T* from) {
+  return __ldcs(from);
+}
+
+// accumulator [16, 8] += a [16, 32] b [32, 8] of int8, by the whole warp. Registers of lane
+// l, with row = l / 4 and four = l % 4, four codes to a register, lowest k lowest:
+//   a[0] rows `row`, k 4 four + i;      a[1] row + 8, the same k;
+//   a[2] rows `row`, k 16 + 4 four + i; a[3] row + 8;
+//   b[0] column `row`, k 4 four + i;    b[1] k 16 + 4 four + i;
+//   accumulator[0, 1] row `row`, columns 2 four + {0, 1}; [2, 3] row + 8.
+// Source: PTX ISA, "Matrix fragments for mma.m16n8k32" and "mma.m8n8k16".
+__device__ __forceinline__ void MultiplyInt8(const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                             int32_t (&accumulator)[4]) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(accumulator[0]), "+r"(accumulator[1]), "+r"(accumulator[2]), "+r"(accumulator[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  for (int half = 0; half < 2; ++half) {
+    for (int step = 0; step < 2; ++step) {
+      asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+          : "+r"(accumulator[2 * half]), "+r"(accumulator[2 * half + 1])
+          : "r"(a[half + 2 * step]), "r"(b[step]));
+    }
+  }
+#endif
+}
+
+}  // namespace sauva::cuda

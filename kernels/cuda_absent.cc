@@ -1,0 +1,21 @@
+#include "absl/strings/str_cat.h"
+#include "kernels/cuda_access.h"
+
+// The way to CUDA in a build without it.
+namespace sauva {
+namespace {
+
+absl::Status Absent(int index) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      "device cuda:", index, ": this build has no CUDA; configure with SAUVA_CUDA=ON"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t /*memory_bytes*/) {
+  return Absent(index);
+}
+absl::StatusOr<uint64_t> FreeCudaMemory(int index) { return Absent(index); }
+absl::StatusOr<MachineRates> MeasureCudaRates(int index) { return Absent(index); }
+
+}  // namespace sauva

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/machine_rates.h"
+
+// The way to the CUDA backend, in every build: without CUDA each call says which option of
+// the build is missing. `index` counts the GPUs this process sees from 0.
+namespace sauva {
+
+// `memory_bytes` is never exceeded; 0: what is free.
+// Errors: FAILED_PRECONDITION without CUDA in the build, without a driver or with one too
+// old, or for a GPU this build has no code for; NOT_FOUND for an index beyond the last GPU;
+// RESOURCE_EXHAUSTED for more memory than is free.
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memory_bytes);
+
+// Bytes of a GPU's memory that are free now, after this process took its context.
+// Errors: as MakeCudaBackend.
+absl::StatusOr<uint64_t> FreeCudaMemory(int index);
+
+// Errors: as MakeCudaBackend.
+absl::StatusOr<MachineRates> MeasureCudaRates(int index);
+
+// N of "cuda:N"; "cuda" is 0. Errors: INVALID_ARGUMENT.
+absl::StatusOr<int> CudaIndex(const std::string& device);
+bool IsCuda(const std::string& device);
+
+// What a process takes of a GPU's memory before it allocates any: the driver's context and
+// the code of the kernels. An allowance, not a measurement.
+inline constexpr uint64_t kCudaContextBytes = uint64_t{512} << 20;
+
+}  // namespace sauva
