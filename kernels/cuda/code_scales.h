@@ -19,7 +19,7 @@ __device__ __forceinline__ float FactorOf(const CodeMatrix& weight, int64_t at, 
 }
 template <>
 __device__ __forceinline__ float FactorOf<Nf4Codes>(const CodeMatrix& weight, int64_t at, int row) {
-  return ScaleOf(weight, at, row) / kNf4FixedOne;
+  return ScaleOf(weight, at, row) * kNf4FixedStep;
 }
 
 __device__ __forceinline__ int ZeroOf(const CodeMatrix& weight, int64_t at, int row) {
