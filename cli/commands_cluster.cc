@@ -9,6 +9,7 @@
 #include "cli/status_view.h"
 #include "cli/up_command.h"
 #include "engine/formats.h"
+#include "kernels/cuda_access.h"
 #include "kernels/factory.h"
 #include "net/tls_flags.h"
 
@@ -23,7 +24,8 @@ Machine ThisMachine() {
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
   return {.cores = UsableCores(),
           .memory_bytes = AvailableMemoryBytes(),
-          .binary_directory = self.parent_path().string()};
+          .binary_directory = self.parent_path().string(),
+          .has_cuda = BuildHasCuda()};
 }
 
 int Up(const UpOptions& options) {
@@ -43,7 +45,8 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
   CLI::App* up = app.add_subcommand("up", "start a whole cluster on this machine");
   up->add_option("--model", options->model, "the model's directory")->required();
   auto* workers = up->add_option("--workers", options->num_workers, "number of CPU workers");
-  up->add_option("--worker", options->workers, "one worker: cpu or cpu:MEMORY; repeat for more")
+  up->add_option("--worker", options->workers,
+                 "one worker: cpu[:MEMORY] or cuda:N[:MEMORY]; repeat for more")
       ->allow_extra_args(false)
       ->excludes(workers);
   up->add_option("--stages", options->stages, "stages of a pipeline; 0: placement chooses");

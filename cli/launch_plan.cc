@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/time.h"
 #include "base/parse_bytes.h"
 #include "base/status_macros.h"
@@ -43,9 +45,48 @@ absl::Status CheckCount(const char* flag, int value, int least) {
       absl::StrCat(flag, " must be ", least, " to ", kMaxWorkers, ", not ", value));
 }
 
-// The memory budgets of the workers, one each. Errors: as MakeLaunchPlan.
-absl::StatusOr<std::vector<uint64_t>> WorkerBudgets(const UpOptions& options,
-                                                    const Machine& machine) {
+// What a worker runs on.
+struct WorkerPlace {
+  std::string device;
+  uint64_t memory_bytes = 0;  // 0: the worker looks what its GPU has free
+};
+
+// Errors: INVALID_ARGUMENT naming the flag.
+absl::StatusOr<WorkerPlace> CudaPlace(const std::string& worker, const Machine& machine) {
+  if (!machine.has_cuda) {
+    return absl::UnimplementedError(absl::StrCat(
+        "--worker ", worker, ": this build has no CUDA backend (SAUVA_CUDA=ON); use cpu[:MEMORY]"));
+  }
+  const std::vector<std::string> parts = absl::StrSplit(worker, ':');
+  int index = 0;
+  if (parts.size() < 2 || parts.size() > 3 || !absl::SimpleAtoi(parts[1], &index) || index < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--worker ", worker, ": write cuda:N or cuda:N:MEMORY, as in cuda:0:4GiB"));
+  }
+  WorkerPlace place = {.device = absl::StrCat("cuda:", index)};
+  if (parts.size() == 3) {
+    ASSIGN_OR_RETURN(place.memory_bytes, ParseBytes(parts[2]));
+  }
+  return place;
+}
+
+// Workers that share a GPU would each take what is free of it.
+absl::Status CheckSharedGpus(const std::vector<WorkerPlace>& places) {
+  for (const WorkerPlace& place : places) {
+    const auto on_same = std::count_if(places.begin(), places.end(), [&](const WorkerPlace& other) {
+      return other.device == place.device;
+    });
+    if (!absl::StartsWith(place.device, "cuda") || place.memory_bytes > 0 || on_same == 1) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("--worker ", place.device, ": ", on_same, " workers share this GPU; each ",
+                     "needs its memory, as in ", place.device, ":4GiB"));
+  }
+  return absl::OkStatus();
+}
+
+// One each. Errors: as MakeLaunchPlan.
+absl::StatusOr<std::vector<WorkerPlace>> WorkerPlaces(const UpOptions& options,
+                                                      const Machine& machine) {
   size_t count = options.workers.size();
   if (count == 0) {
     count = static_cast<size_t>(options.num_workers);
@@ -56,19 +97,24 @@ absl::StatusOr<std::vector<uint64_t>> WorkerBudgets(const UpOptions& options,
   RETURN_IF_ERROR(CheckCount("the number of workers", static_cast<int>(count), 1));
   const double available = static_cast<double>(machine.memory_bytes) * kWorkersShareOfMemory;
   const auto share = static_cast<uint64_t>(available / static_cast<double>(count));
-  std::vector<uint64_t> budgets(count, share);
+  std::vector<WorkerPlace> places(count, {.device = options.device, .memory_bytes = share});
   for (size_t i = 0; i < options.workers.size(); ++i) {
     const std::string& worker = options.workers[i];
     if (absl::StartsWith(worker, "cuda")) {
-      return absl::UnimplementedError(
-          absl::StrCat("--worker ", worker, ": this build has no CUDA backend; use cpu[:MEMORY]"));
+      ASSIGN_OR_RETURN(places[i], CudaPlace(worker, machine));
+      continue;
     }
     if (worker == "cpu") continue;
     if (!absl::StartsWith(worker, "cpu:")) {
       return absl::InvalidArgumentError(
           absl::StrCat("--worker ", worker, ": write cpu or cpu:MEMORY, as in cpu:2GiB"));
     }
-    ASSIGN_OR_RETURN(budgets[i], ParseBytes(worker.substr(4)));
+    ASSIGN_OR_RETURN(places[i].memory_bytes, ParseBytes(worker.substr(4)));
+  }
+  RETURN_IF_ERROR(CheckSharedGpus(places));
+  if (absl::StartsWith(options.device, "cuda")) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--device ", options.device, ": GPUs are given one by one, as in --worker cuda:N"));
   }
   const int needed = std::max(1, options.stages) * options.replicas + options.spares;
   if (static_cast<int>(count) < needed) {
@@ -76,7 +122,7 @@ absl::StatusOr<std::vector<uint64_t>> WorkerBudgets(const UpOptions& options,
         count, " workers cannot hold --stages ", std::max(1, options.stages), " x --replicas ",
         options.replicas, " + --spares ", options.spares, " = ", needed));
   }
-  return budgets;
+  return places;
 }
 
 void AppendTls(const TlsOptions& tls, std::vector<std::string>& arguments) {
@@ -116,12 +162,11 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
   if (!options.kv_memory.empty()) {
     ASSIGN_OR_RETURN(kv_memory_bytes, ParseBytes(options.kv_memory));
   }
-  ASSIGN_OR_RETURN(const std::vector<uint64_t> budgets, WorkerBudgets(options, machine));
+  ASSIGN_OR_RETURN(const std::vector<WorkerPlace> places, WorkerPlaces(options, machine));
 
   LaunchPlan plan;
-  plan.threads = options.threads > 0
-                     ? options.threads
-                     : std::max(1, machine.cores / static_cast<int>(budgets.size()));
+  plan.threads = options.threads > 0 ? options.threads
+                                     : std::max(1, machine.cores / static_cast<int>(places.size()));
   plan.coordinator = MakeService("coordinator", options, machine);
   plan.coordinator.listen = options.coordinator;
   plan.coordinator.restart_address = RestartAddress::kSame;
@@ -135,15 +180,18 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
                                      "--max-context",    absl::StrCat(options.max_context),
                                      "--weights",        options.weights,
                                      "--kv-type",        options.kv_type,
-                                     "--expect-workers", absl::StrCat(budgets.size())});
-  for (size_t i = 0; i < budgets.size(); ++i) {
+                                     "--expect-workers", absl::StrCat(places.size())});
+  for (size_t i = 0; i < places.size(); ++i) {
     ServiceCommand worker = MakeService("worker", options, machine);
     worker.command.name = absl::StrCat("worker-", i + 1);
     worker.command.arguments.insert(
         worker.command.arguments.end(),
-        {"--model-dir", model.directory, "--memory", absl::StrCat(budgets[i]), "--threads",
-         absl::StrCat(plan.threads), "--device", options.device, "--step-timeout",
-         options.step_timeout});
+        {"--model-dir", model.directory, "--threads", absl::StrCat(plan.threads), "--device",
+         places[i].device, "--step-timeout", options.step_timeout});
+    if (places[i].memory_bytes > 0) {
+      worker.command.arguments.insert(worker.command.arguments.end(),
+                                      {"--memory", absl::StrCat(places[i].memory_bytes)});
+    }
     plan.workers.push_back(std::move(worker));
   }
   plan.gateway = MakeService("gateway", options, machine);

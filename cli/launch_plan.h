@@ -14,7 +14,7 @@ namespace sauva {
 struct UpOptions {
   std::string model;                 // a model's directory
   int num_workers = 0;               // 0: as many as stages, replicas and spares need
-  std::vector<std::string> workers;  // "cpu" or "cpu:MEMORY", one per worker
+  std::vector<std::string> workers;  // "cpu[:MEMORY]" or "cuda:N[:MEMORY]", one each
   int stages = 0;                    // 0: what placement chooses
   int replicas = 1;
   int spares = 0;
@@ -39,6 +39,7 @@ struct Machine {
   int cores = 1;
   uint64_t memory_bytes = 0;     // free for the workers
   std::string binary_directory;  // where the services' binaries lie
+  bool has_cuda = false;         // the binaries have the CUDA backend
 };
 
 // The commands of a cluster. Workers and gateway get `--coordinator` once it listens.

@@ -1,5 +1,6 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda_access.h"
+#include "kernels/nccl_pair.h"
 
 // The way to CUDA in a build without it.
 namespace sauva {
@@ -15,7 +16,12 @@ absl::Status Absent(int index) {
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t /*memory_bytes*/) {
   return Absent(index);
 }
+bool BuildHasCuda() { return false; }
 absl::StatusOr<uint64_t> FreeCudaMemory(int index) { return Absent(index); }
 absl::StatusOr<MachineRates> MeasureCudaRates(int index) { return Absent(index); }
+absl::StatusOr<std::unique_ptr<NcclPair>> OpenNcclPair(int device_index,
+                                                       int64_t /*buffer_floats*/) {
+  return Absent(device_index);
+}
 
 }  // namespace sauva

@@ -25,6 +25,9 @@ absl::StatusOr<uint64_t> FreeCudaMemory(int index);
 // Errors: as MakeCudaBackend.
 absl::StatusOr<MachineRates> MeasureCudaRates(int index);
 
+// Whether this build has the CUDA backend.
+bool BuildHasCuda();
+
 // N of "cuda:N"; "cuda" is 0. Errors: INVALID_ARGUMENT.
 absl::StatusOr<int> CudaIndex(const std::string& device);
 bool IsCuda(const std::string& device);

@@ -10,6 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "base/parse_bytes.h"
+#include "base/status_macros.h"
+#include "kernels/cuda_access.h"
 
 namespace sauva {
 namespace {
@@ -53,6 +56,20 @@ absl::StatusOr<uint64_t> AvailableMemoryBytes() {
     usage = ReadFile(version1 + "usage_in_bytes");
   }
   return AvailableMemoryBytes(ReadFile("/proc/meminfo"), limit, usage);
+}
+
+absl::StatusOr<uint64_t> DeviceMemoryBudget(const std::string& device, const std::string& stated) {
+  constexpr double kDefaultShare = 0.8;
+  ASSIGN_OR_RETURN(const int index, CudaIndex(device));
+  if (stated.empty()) {
+    ASSIGN_OR_RETURN(const uint64_t free_bytes, FreeCudaMemory(index));
+    return static_cast<uint64_t>(static_cast<double>(free_bytes) * kDefaultShare);
+  }
+  ASSIGN_OR_RETURN(const uint64_t bytes, ParseBytes(stated));
+  if (bytes > kCudaContextBytes) return bytes - kCudaContextBytes;
+  return absl::InvalidArgumentError(absl::StrCat("a memory budget of ", bytes, " bytes on ", device,
+                                                 ", of which the context of ",
+                                                 "the driver alone may take ", kCudaContextBytes));
 }
 
 absl::StatusOr<uint32_t> MaxKvBlocks(const KvDemand& demand) {

@@ -18,6 +18,11 @@ absl::StatusOr<uint64_t> AvailableMemoryBytes(const std::string& meminfo,
                                               const std::string& cgroup_limit,
                                               const std::string& cgroup_usage);
 
+// Bytes that a worker may allocate on its GPU "cuda:N". A stated budget counts the driver's
+// context (an allowance, kernels/cuda_access.h); without one, 80 % of what is free.
+// Errors: INVALID_ARGUMENT for a budget not above the context's; those of cuda_access.h.
+absl::StatusOr<uint64_t> DeviceMemoryBudget(const std::string& device, const std::string& stated);
+
 // What a stage asks of its worker's memory.
 struct KvDemand {
   uint64_t budget_bytes = 0;  // of the worker

@@ -70,18 +70,23 @@ absl::StatusOr<HostedStage> ModelStore::Load(const StageAssignment& assignment) 
   ASSIGN_OR_RETURN(const StageOptions options, StageOptionsOf(assignment, model.spec));
   RETURN_IF_ERROR(CheckWeightsFit(model, options, options_.memory_bytes));
   HostedStage hosted;
-  ASSIGN_OR_RETURN(hosted.backend, MakeBackend(options_.device, options_.threads));
+  ASSIGN_OR_RETURN(hosted.backend, MakeBackend(options_.device, options_.threads,
+                                               static_cast<int64_t>(options_.memory_bytes)));
   ASSIGN_OR_RETURN(hosted.stage, Stage::Load(*hosted.backend, model.spec, *model.checkpoint,
                                              options, [](int) {}));
   const uint64_t blocks_per_sequence =
       static_cast<uint64_t>((options.max_context + kKvBlockTokens - 1) / kKvBlockTokens);
   const int num_kv_groups = NumKvGroups(model.spec);
   const auto weight_bytes = static_cast<uint64_t>(hosted.stage->weight_bytes());
+  // A device counts all that was taken of it, what the backend keeps for itself too.
+  const auto taken_bytes =
+      std::max(static_cast<uint64_t>(hosted.backend->used_bytes()),
+               weight_bytes + static_cast<uint64_t>(hosted.stage->scratch_bytes()));
   ASSIGN_OR_RETURN(
       const uint32_t max_kv_blocks,
       MaxKvBlocks({.budget_bytes = options_.memory_bytes,
                    .weight_bytes = weight_bytes,
-                   .scratch_bytes = static_cast<uint64_t>(hosted.stage->scratch_bytes()),
+                   .scratch_bytes = taken_bytes - weight_bytes,
                    .kv_block_bytes = static_cast<uint64_t>(hosted.stage->kv_block_bytes()),
                    .kv_memory_bytes = assignment.kv_memory_bytes,
                    .useful_blocks = blocks_per_sequence * static_cast<uint64_t>(num_kv_groups) *

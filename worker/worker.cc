@@ -14,6 +14,7 @@
 #include "base/build_id.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "kernels/cuda_access.h"
 #include "kernels/factory.h"
 #include "kernels/machine_rates.h"
 #include "net/server.h"
@@ -76,6 +77,15 @@ class SpareClock {
   static constexpr absl::Duration kSpareAfter = absl::Seconds(10);
   std::optional<absl::Time> since_;
 };
+
+absl::StatusOr<MachineRates> MeasureRates(const WorkerConfig& config) {
+  if (IsCuda(config.device)) {
+    ASSIGN_OR_RETURN(const int index, CudaIndex(config.device));
+    return MeasureCudaRates(index);
+  }
+  return MeasureMachineRates(config.threads > 0 ? config.threads : UsableCores(),
+                             config.memory_bytes);
+}
 
 template <class... F>
 struct Overloaded : F... {
@@ -206,8 +216,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
   }
   std::unique_ptr<Backend> backend;  // fails early; stages get their own
   ASSIGN_OR_RETURN(backend, MakeBackend(config.device, config.threads));
-  const int threads = config.threads > 0 ? config.threads : UsableCores();
-  const MachineRates rates = MeasureMachineRates(threads, config.memory_bytes);
+  ASSIGN_OR_RETURN(const MachineRates rates, MeasureRates(config));
   auto parts = std::make_unique<Parts>(config, health);
   ASSIGN_OR_RETURN(parts->server, RpcServer::Start({.address = config.listen, .tls = config.tls},
                                                    {&parts->service}));

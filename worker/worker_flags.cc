@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/parse_bytes.h"
 #include "base/status_macros.h"
+#include "kernels/cuda_access.h"
 #include "net/tls_flags.h"
 #include "worker/memory_budget.h"
 
@@ -21,7 +22,8 @@ absl::StatusOr<absl::Duration> ParseWait(const std::string& flag, const std::str
       absl::StrCat(flag, " is '", text, "'; expected a duration such as 2s, 500ms or 10m"));
 }
 
-absl::StatusOr<uint64_t> MemoryBudget(const std::string& flag) {
+absl::StatusOr<uint64_t> MemoryBudget(const std::string& device, const std::string& flag) {
+  if (IsCuda(device)) return DeviceMemoryBudget(device, flag);
   if (flag.empty()) {
     ASSIGN_OR_RETURN(const uint64_t available, AvailableMemoryBytes());
     return static_cast<uint64_t>(static_cast<double>(available) * kDefaultMemoryShare);
@@ -46,11 +48,13 @@ WorkerFlags::WorkerFlags(CLI::App& app) {
       app.add_option("--model-dir", config_.model_dir, "directory that holds model directories");
   app.add_option("--model", model_, "one model's directory; its parent is the --model-dir")
       ->excludes(model_dir);
-  app.add_option("--device", config_.device, "cpu, cpu:scalar, cpu:avx2, cpu:avx512 or reference")
+  app.add_option("--device", config_.device,
+                 "cpu, cpu:scalar, cpu:avx2, cpu:avx512, reference or cuda:N")
       ->capture_default_str();
-  app.add_option("--memory", memory_,
-                 "bytes for weights, scratch and KV cache, as in 2GiB; default: 80 % of what is "
-                 "available");
+  app.add_option(
+      "--memory", memory_,
+      "bytes for weights, scratch and KV cache, as in 2GiB; of a GPU, its context counts "
+      "too; default: 80 % of what is available");
   app.add_option("--threads", config_.threads, "0: the cores this process may use")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -80,7 +84,7 @@ absl::StatusOr<WorkerConfig> WorkerFlags::Config() const {
   if (config.model_dir.empty()) {
     return absl::InvalidArgumentError("--model-dir or --model is required");
   }
-  ASSIGN_OR_RETURN(config.memory_bytes, MemoryBudget(memory_));
+  ASSIGN_OR_RETURN(config.memory_bytes, MemoryBudget(config.device, memory_));
   ASSIGN_OR_RETURN(config.session.head.step_timeout, ParseWait("--step-timeout", step_timeout_));
   ASSIGN_OR_RETURN(config.drain_timeout, ParseWait("--drain-timeout", drain_timeout_));
   return config;

@@ -12,6 +12,8 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memo
   return std::make_unique<cuda::CudaBackend>(std::move(device));
 }
 
+bool BuildHasCuda() { return true; }
+
 absl::StatusOr<uint64_t> FreeCudaMemory(int index) {
   ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, 0));
   return static_cast<uint64_t>(device->facts().free_bytes);

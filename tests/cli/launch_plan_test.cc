@@ -26,14 +26,13 @@ class LaunchPlanTest : public testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(root_); }
 
-  absl::StatusOr<LaunchPlan> Plan() const {
-    return MakeLaunchPlan(options_,
-                          {.cores = 8, .memory_bytes = 10'000'000'000, .binary_directory = "/bin"});
-  }
+  absl::StatusOr<LaunchPlan> Plan() const { return MakeLaunchPlan(options_, machine_); }
   std::string Error() const { return std::string(Plan().status().message()); }
 
   std::filesystem::path root_;
   UpOptions options_;
+  Machine machine_ = {
+      .cores = 8, .memory_bytes = 10'000'000'000, .binary_directory = "/bin", .has_cuda = false};
 };
 
 std::string ValueOf(const ServiceCommand& service, const std::string& flag) {
@@ -96,10 +95,31 @@ TEST_F(LaunchPlanTest, TakesTheMemoryThatAWorkerNames) {
   EXPECT_EQ(ValueOf(plan.workers[1], "--memory"), "4000000000");
 }
 
+TEST_F(LaunchPlanTest, GivesWorkersTheirGpus) {
+  machine_.has_cuda = true;
+  options_.workers = {"cuda:0:4GiB", "cuda:0:2GiB", "cuda:1", "cpu:1GiB"};
+  const LaunchPlan plan = *Plan();
+  EXPECT_EQ(ValueOf(plan.workers[0], "--device"), "cuda:0");
+  EXPECT_EQ(ValueOf(plan.workers[0], "--memory"), "4294967296");
+  EXPECT_EQ(ValueOf(plan.workers[1], "--memory"), "2147483648");
+  EXPECT_EQ(ValueOf(plan.workers[2], "--device"), "cuda:1");
+  EXPECT_EQ(ValueOf(plan.workers[2], "--memory"), "(absent)");  // it looks what is free
+  EXPECT_EQ(ValueOf(plan.workers[3], "--device"), "cpu");
+}
+
 TEST_F(LaunchPlanTest, RefusesDevicesItDoesNotHave) {
   options_.workers = {"cuda:0"};
   EXPECT_EQ(Plan().status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(Error(), HasSubstr("no CUDA"));
+  machine_.has_cuda = true;
+  options_.workers = {"cuda:one"};
+  EXPECT_THAT(Error(), HasSubstr("cuda:N:MEMORY"));
+  options_.workers = {"cuda:0", "cuda:0:4GiB"};
+  EXPECT_THAT(Error(), HasSubstr("2 workers share this GPU"));
+  options_.workers.clear();
+  options_.device = "cuda:0";
+  EXPECT_THAT(Error(), HasSubstr("--worker cuda:N"));
+  options_.device = "cpu";
   options_.workers = {"tpu"};
   EXPECT_THAT(Error(), HasSubstr("--worker tpu"));
   options_.workers = {"cpu:lots"};

@@ -47,5 +47,13 @@ TEST(MemoryBudgetTest, NoRoomForOneBlockNamesTheBytes) {
   }
 }
 
+TEST(MemoryBudgetTest, TheContextOfADriverCountsInAGpusBudget) {
+  EXPECT_EQ(*DeviceMemoryBudget("cuda:0", "4GiB"), (uint64_t{4} << 30) - (uint64_t{512} << 20));
+  const auto small = DeviceMemoryBudget("cuda:0", "512MiB");
+  EXPECT_TRUE(absl::IsInvalidArgument(small.status()));
+  EXPECT_THAT(small.status().message(), HasSubstr("536870912"));
+  EXPECT_TRUE(absl::IsInvalidArgument(DeviceMemoryBudget("cuda:x", "4GiB").status()));
+}
+
 }  // namespace
 }  // namespace sauva

@@ -1,0 +1,150 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "proto/stage.h"
+#include "kernels/nccl_pair.h"
+
+namespace sauva {
+
+// --- Events.
+
+// An epoch begins in which this end sends to the next stage, or receives from the one before.
+struct NcclStarted {
+  uint64_t epoch = 0;
+  bool sends = false;
+  size_t max_values = 0;  // of a step
+};
+// Answers of the pair to what was begun.
+struct NcclIdMade {
+  uint64_t epoch = 0;
+  absl::StatusOr<NcclId> id;
+};
+struct NcclPolled {
+  uint64_t epoch = 0;
+  absl::StatusOr<NcclPair::Progress> progress;
+  std::vector<float> received;  // when a receive is done
+};
+// What the other end said on the link's gRPC stream, which is accepted only by an end that has
+// started the same epoch: so nothing comes too early.
+struct NcclPeerId {
+  uint64_t epoch = 0;
+  NcclId id{};
+};
+struct NcclAnnounced {
+  uint64_t epoch = 0;
+  uint64_t step_id = 0;
+  uint64_t num_values = 0;
+};
+// A step to be sent is a HiddenStates. The epoch is over is NcclStopped.
+struct NcclStopped {};
+struct NcclTick {};
+using NcclEvent = std::variant<NcclStarted, NcclIdMade, NcclPolled, NcclPeerId, NcclAnnounced,
+                               HiddenStates, NcclStopped, NcclTick>;
+
+// --- Effects.
+
+struct MakeNcclId {
+  uint64_t epoch = 0;
+};
+struct JoinNccl {
+  uint64_t epoch = 0;
+  NcclId id{};
+  int rank = 0;
+};
+struct PollNccl {
+  uint64_t epoch = 0;
+};
+struct BeginNcclSend {
+  HiddenStates states;
+};
+struct BeginNcclReceive {
+  uint64_t epoch = 0;
+  uint64_t num_values = 0;
+};
+struct AbortNccl {};
+// NcclPeerId and NcclAnnounced go to the other end by gRPC, HiddenStates to the stage
+// session. After NcclLost the session holds nothing until it is started again.
+struct NcclLost {
+  uint64_t epoch = 0;
+  std::string reason;
+};
+using NcclEffect = std::variant<MakeNcclId, JoinNccl, PollNccl, BeginNcclSend, BeginNcclReceive,
+                                AbortNccl, NcclPeerId, NcclAnnounced, HiddenStates, NcclLost>;
+using NcclEffects = std::vector<NcclEffect>;
+
+struct NcclOptions {
+  absl::Duration join_timeout = absl::Seconds(30);
+  absl::Duration step_timeout = absl::Seconds(10);  // of one transfer, from its announcement
+  absl::Duration poll_interval = absl::Milliseconds(1);
+  size_t max_waiting_steps = 64;
+};
+
+// One end of an NCCL link as a state machine. NCCL has no time-outs and never returns from a
+// peer that died in mid-collective; so nothing here waits: what is in progress is polled,
+// has a deadline, and is aborted when that passes, when NCCL reports an error or when the
+// epoch ends. The next epoch joins a new communicator. The sender announces each step by
+// gRPC before it sends the tensor, so that the receiver knows how much comes, and when.
+//
+// Thread: its owner's. Pure: no clock, no I/O.
+class NcclSession {
+ public:
+  explicit NcclSession(const NcclOptions& options) : options_(options) {}
+
+  NcclEffects OnEvent(NcclEvent event, absl::Time now);
+
+  // When the session wants an NcclTick at the latest.
+  absl::Time NextDeadline() const;
+
+  uint64_t epoch() const { return epoch_; }
+  bool joined() const { return phase_ == Phase::kIdle || phase_ == Phase::kTransferring; }
+  size_t num_waiting() const { return to_send_.size() + to_receive_.size(); }
+  uint64_t num_stale() const { return num_stale_; }
+
+ private:
+  // kStopped: no epoch, or it broke. kWaiting: for an id. kIdle: joined, nothing to do.
+  enum class Phase { kStopped, kWaiting, kJoining, kIdle, kTransferring };
+
+  void Handle(NcclStarted event);
+  void Handle(NcclIdMade event);
+  void Handle(NcclPolled event);
+  void Handle(NcclPeerId event);
+  void Handle(NcclAnnounced event);
+  void Handle(HiddenStates event);
+  void Handle(NcclStopped event);
+  void Handle(NcclTick event);
+
+  bool IsCurrent(uint64_t epoch);
+  void Join(const NcclId& id);
+  void Finish(NcclPolled& event);
+  void BeginNext();
+  void Lose(const std::string& reason);
+  void Forget();
+
+  const NcclOptions options_;
+  Phase phase_ = Phase::kStopped;
+  uint64_t epoch_ = 0;
+  bool sends_ = false;
+  bool has_communicator_ = false;
+  size_t max_values_ = 0;
+  uint64_t last_step_ = 0;  // queued for sending, or announced
+  uint64_t moving_step_ = 0;
+  uint64_t moving_values_ = 0;
+  std::deque<HiddenStates> to_send_;
+  std::deque<NcclAnnounced> to_receive_;
+  bool polling_ = false;  // an answer to PollNccl is on its way
+  absl::Time deadline_ = absl::InfiniteFuture();
+  absl::Time next_poll_ = absl::InfiniteFuture();
+  uint64_t num_stale_ = 0;
+  absl::Time now_;
+  NcclEffects effects_;  // set for the time of one OnEvent
+};
+
+}  // namespace sauva
