@@ -1,4 +1,5 @@
 #include "kernels/cuda/cuda_backend.h"
+#include "tests/cuda/copying_backend.h"
 #include "tests/cuda/emulator/emulated_device.h"
 #include "tests/kernels/kernel_testing.h"
 
