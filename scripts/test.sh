@@ -9,6 +9,11 @@ scripts/setup.sh
 find_shared_data
 configure_and_build release
 
+# Where nvcc is, the CUDA kernels compile for the oldest GPU and for the data centre's.
+if command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+  run_quietly "CUDA kernels (7.5, 9.0)" scripts/cuda_report.sh 75 90
+fi
+
 log=build/release/test.log
 status=0
 echo "test …"

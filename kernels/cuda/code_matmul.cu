@@ -51,7 +51,7 @@ __device__ __forceinline__ void WriteOut(const CodeMatMulLaunch& args, const War
 // A warp goes over the columns group by group; kAhead groups of the weight are on their way
 // at once. Tiles beyond the matrix are computed of its last ones and not written.
 template <class Codes, int kRowTiles, int kTokenTiles, int kAhead>
-__global__ void __launch_bounds__(kThreads) CodeMatMul(CodeMatMulLaunch args) {
+__global__ void __launch_bounds__(kThreads, 2) CodeMatMul(CodeMatMulLaunch args) {
   const CodeMatrix& weight = args.weight;
   const WarpPlace place = {
       .lane = static_cast<int>(threadIdx.x) % 32,

@@ -1,8 +1,9 @@
 // Whole models on the CUDA backend, over the emulator: every token and every log-probability
-// is the CPU backend's, for weights as stored and as int8, in one stage and in several, alone
-// and in a batch.
+// is the CPU backend's, for weights as stored and in every quantized format, in one stage and in
+// several, alone and in a batch.
 #include <gtest/gtest.h>
 
+#include "engine/formats.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "tests/cuda/emulator/emulated_device.h"
 #include "tests/engine/engine_testing.h"
@@ -55,7 +56,8 @@ std::vector<NewSequence> Texts(int vocab_size, int count, int new_tokens) {
 TEST(CudaModelTest, ARandomLlamaGivesTheTokensOfTheCpuInEveryFormat) {
   for (const DType stored : {DType::kF32, DType::kF16, DType::kBF16}) {
     const Model model = OpenOrDie(WriteTinyCheckpoint("cuda_model", {.dtype = stored}));
-    for (const WeightFormat format : {WeightFormat::kNative, WeightFormat::kInt8}) {
+    for (const LoadFormat format : {LoadFormat::kStored, LoadFormat::kInt8, LoadFormat::kInt4,
+                                    LoadFormat::kInt3, LoadFormat::kNf4}) {
       for (const DType kv_type : {DType::kF32, DType::kF16}) {
         const std::vector<NewSequence> texts = Texts(model.spec.vocab_size, 4, 12);
         LocalPipelineOptions options = {
@@ -72,7 +74,7 @@ TEST(CudaModelTest, ARandomLlamaGivesTheTokensOfTheCpuInEveryFormat) {
 
 TEST(CudaModelTest, TheTrainedModelGivesTheTokensOfTheCpu) {
   const Model model = OpenOrDie(std::string(SAUVA_SOURCE_DIR) + "/models/prose");
-  for (const WeightFormat format : {WeightFormat::kNative, WeightFormat::kInt8}) {
+  for (const LoadFormat format : {LoadFormat::kStored, LoadFormat::kInt4}) {
     const LocalPipelineOptions options = {.num_stages = 2, .weight_format = format};
     const std::vector<NewSequence> texts = Texts(model.spec.vocab_size, 2, 6);
     ExpectSame(Ask(model, CpuFactory(2, InstructionSet::kAuto), options, texts),
