@@ -76,7 +76,7 @@ std::vector<NewSequence> Texts(int count) {
   std::vector<NewSequence> sequences;
   for (int i = 0; i < count; ++i) {
     NewSequence sequence = Continue(RandomTokens(5 + 9 * i, 256, static_cast<uint64_t>(i)), 12);
-    sequence.sampling.temperature = i % 4 == 0 ? 0.0f : 2.0f;
+    sequence.sampling.temperature = i % 4 == 0 ? 0.0f : 5.0f;
     sequence.sampling.seed = static_cast<uint64_t>(i);
     sequence.sampling.logprobs = 5;
     sequences.push_back(std::move(sequence));
