@@ -17,11 +17,12 @@ constexpr float kInt8Max = 127.0f;
 // inverse scale might not be finite.
 constexpr float kInt8SmallestMagnitude = 0x1p-100f;
 
-// kNf4Values (kernels/quantized_matrix.h) times 32767, rounded: what int8 activations are
-// multiplied by. None is further than 1.5e-5 from its value.
-constexpr float kNf4FixedStep = 1.0f / 32767.0f;
-constexpr int kNf4Fixed[16] = {-32767, -22812, -17205, -12940, -9320, -6054, -2983, 0,
-                               2608,   5273,   8064,   11072,  14441, 18435, 23689, 32767};
+// kNf4Values (kernels/quantized_matrix.h) times 32639 = 127 * 257, rounded: what int8
+// activations are multiplied by, as two signed bytes. None is further than 1.3e-5 from its
+// value.
+constexpr float kNf4FixedStep = 1.0f / 32639.0f;
+constexpr int kNf4Fixed[16] = {-32639, -22723, -17138, -12890, -9284, -6031, -2972, 0,
+                               2597,   5253,   8033,   11029,  14384, 18363, 23597, 32639};
 
 // exp(x) = 2^n (1 + r + r^2 q(r)), n = round(x / ln 2), r = x - n ln 2.
 // q is a Chebyshev fit of degree 4 on [-ln 2 / 2, ln 2 / 2], relative error 8e-9.

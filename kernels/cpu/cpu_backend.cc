@@ -49,7 +49,10 @@ absl::Status CpuBackend::Reserve(const StepLimits& limits, int64_t max_columns, 
   ASSIGN_OR_RETURN(int8_codes_, HostMemory::Allocate(units * kInt8Group));
   ASSIGN_OR_RETURN(int8_scales_, HostMemory::Allocate(units * int64_t{sizeof(float)}));
   ASSIGN_OR_RETURN(int8_sums_, HostMemory::Allocate(units * int64_t{sizeof(int32_t)}));
+  ASSIGN_OR_RETURN(int8_starts_, HostMemory::Allocate(units * int64_t{sizeof(int32_t)}));
   ASSIGN_OR_RETURN(int8_outliers_, HostMemory::Allocate(units * int64_t{sizeof(uint32_t)}));
+  packed_bytes_ = PackedScratchBytes(max_rows_);
+  ASSIGN_OR_RETURN(packed_scratch_, HostMemory::Allocate(packed_bytes_ * pool_.threads()));
   RETURN_IF_ERROR(ReserveAttention());
   sample_scratch_.assign(static_cast<size_t>(pool_.threads()), SampleScratch(vocab_size));
   for (SampleScratch& scratch : sample_scratch_) scratch.weigh = kernels_.weigh;

@@ -73,10 +73,13 @@ class CpuBackend : public Backend {
   // Scratch of Reserve.
   int max_rows_ = 0;
   int64_t max_columns_ = 0;
-  HostMemory int8_codes_;                 // [max_rows, units * 32]
-  HostMemory int8_scales_;                // [max_rows, units] f32
-  HostMemory int8_sums_;                  // [max_rows, units] i32
-  HostMemory int8_outliers_;              // [max_rows, units] u32
+  HostMemory int8_codes_;      // [units, rows, 32]
+  HostMemory int8_scales_;     // [units, rows] f32
+  HostMemory int8_sums_;       // [units, rows] i32
+  HostMemory int8_starts_;     // [units, rows] i32
+  HostMemory int8_outliers_;   // [rows, units] u32
+  HostMemory packed_scratch_;  // [threads, packed_bytes_]
+  int64_t packed_bytes_ = 0;
   HostMemory attention_scratch_;          // [threads, attention_floats_] f32
   int64_t attention_floats_ = 0;          // per thread, whole cache lines
   std::vector<int64_t> attention_tiles_;  // [sequences + 1], tiles before each sequence

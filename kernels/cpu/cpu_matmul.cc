@@ -93,39 +93,46 @@ Int8Activations CpuBackend::QuantizeRows(const PackedMatrix& weight, Rows x) {
   int8_t* codes = int8_codes_.as<int8_t>().data();
   float* scales = int8_scales_.as<float>().data();
   int32_t* sums = int8_sums_.as<int32_t>().data();
+  int32_t* starts = int8_starts_.as<int32_t>().data();
+  const int32_t offset = kernels_.code_offsets[static_cast<size_t>(weight.format())];
   ForEachRow(x.rows, x.columns, [&](int row, int) {
     QuantizeArgs args = weight.quantize_args();
     args.x = x.row(row);
-    args.codes = codes + row * units * kInt8Group;
-    args.scales = scales + row * units;
-    args.sums = sums + row * units;
+    args.offset = offset;
+    args.stride = x.rows;
+    args.codes = codes + row * int64_t{kInt8Group};
+    args.scales = scales + row;
+    args.sums = sums + row;
+    args.starts = starts + row;
     args.outliers = int8_outliers_.as<uint32_t>().data() + row * units;
     kernels_.quantize(args);
   });
-  return {.codes = codes, .scales = scales, .sums = sums};
+  return {.codes = codes, .scales = scales, .sums = sums, .starts = starts, .stride = x.rows};
 }
 
 void CpuBackend::MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args) {
   const Int8Activations x = QuantizeRows(weight, args.x);
-  const int64_t units = CeilDivide(weight.columns(), kInt8Group);
   const TilePlan plan = Plan({.rows = weight.rows(),
                               .tokens = args.x.rows,
                               .columns = weight.columns(),
                               .activation_bytes = sizeof(int8_t),
                               .threads = pool_.threads()});
   const auto packed_tile = kernels_.packed_tile[static_cast<size_t>(weight.format())];
-  pool_.Run(plan.row_tiles * plan.token_tiles, [&](int64_t tile, int) {
+  pool_.Run(plan.row_tiles * plan.token_tiles, [&](int64_t tile, int thread) {
     const int64_t row = tile / plan.token_tiles * plan.rows;
     const int64_t token = tile % plan.token_tiles * plan.tokens;
     packed_tile({.weight = weight.panels(row / kLanes),
                  .rows = static_cast<int>(std::min(plan.rows, weight.rows() - row)),
-                 .x = {.codes = x.codes + token * units * kInt8Group,
-                       .scales = x.scales + token * units,
-                       .sums = x.sums + token * units},
+                 .x = {.codes = x.codes + token * kInt8Group,
+                       .scales = x.scales + token,
+                       .sums = x.sums + token,
+                       .starts = x.starts + token,
+                       .stride = x.stride},
                  .tokens = static_cast<int>(std::min(plan.tokens, args.x.rows - token)),
                  .bias = args.bias.empty() ? nullptr : args.bias.data() + row,
                  .out = args.out.data + token * args.out.stride + row,
-                 .out_stride = args.out.stride});
+                 .out_stride = args.out.stride,
+                 .scratch = packed_scratch_.as<uint8_t>().data() + thread * packed_bytes_});
   });
 }
 

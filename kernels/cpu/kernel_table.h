@@ -54,17 +54,23 @@ struct QuantizeArgs {
   ActivationRounding rounding = ActivationRounding::kGroups;
   float static_scale = 0;
   float outlier_threshold = 0;
-  int8_t* codes = nullptr;       // [units * 32]
-  float* scales = nullptr;       // [units]
-  int32_t* sums = nullptr;       // [units], of the unit's codes
+  int32_t offset = 0;  // KernelTable::code_offsets of the matrix's format
+  // Unit u goes to codes + u * stride * 32, scales[u * stride] and so on.
+  int64_t stride = 1;
+  int8_t* codes = nullptr;
+  float* scales = nullptr;
+  int32_t* sums = nullptr;       // of the unit's codes
+  int32_t* starts = nullptr;     // -offset * sum
   uint32_t* outliers = nullptr;  // [units], bit i: column i is one; written for kBesideOutliers
 };
 
 // What QuantizeArgs made of several tokens.
 struct Int8Activations {
-  const int8_t* codes = nullptr;  // [tokens, units * 32]
-  const float* scales = nullptr;  // [tokens, units]
-  const int32_t* sums = nullptr;  // [tokens, units]
+  const int8_t* codes = nullptr;    // [units, stride tokens, 32]
+  const float* scales = nullptr;    // [units, stride tokens]
+  const int32_t* sums = nullptr;    // [units, stride tokens]
+  const int32_t* starts = nullptr;  // [units, stride tokens]
+  int64_t stride = 1;
 };
 
 // Outputs of a quantized matmul: panels of 16 weight rows times token rows.
@@ -76,7 +82,15 @@ struct PackedTile {
   const float* bias = nullptr;  // [rows], or null
   float* out = nullptr;         // [tokens, out_stride]
   int64_t out_stride = 0;
+  uint8_t* scratch = nullptr;  // PackedScratchBytes(tokens), aligned to 64 bytes
 };
+
+// What a PackedTile unpacks at once for many tokens: 24 units of 2 panels as 24 KiB of bytes
+// and 3 KiB of scales, which stay in L1, and two sums of each output.
+constexpr int64_t kPackedPieceUnits = 24;
+constexpr int64_t PackedScratchBytes(int64_t tokens) {
+  return 2 * (kPackedPieceUnits * (512 + 64) + tokens * 2 * 64);
+}
 
 struct NormRow {
   const float* x = nullptr;
@@ -132,6 +146,9 @@ struct KernelTable {
   void (*dot_tile[kNumStorages])(const DotTile& tile);
   void (*packed_tile[kNumCodeFormats])(const PackedTile& tile);
   void (*quantize)(const QuantizeArgs& args);
+  // What packed_tile adds to each code of a format; sums of products start at its negative
+  // times the sum of activations.
+  int32_t code_offsets[kNumCodeFormats];
   void (*norm)(const NormRow& row);
   void (*rope_halves)(const RopeHead& head);
   void (*rope_interleaved)(const RopeHead& head);

@@ -16,8 +16,9 @@ struct Avx2Lanes {
   static constexpr int kSingleRows = 4;
   static constexpr int kQueries = 1;
   static constexpr int kPanels = 1;
-  static constexpr int kPanelTokens = 2;
-  static constexpr int kSinglePanels = 2;
+  static constexpr int kPanelTokens = 4;
+  static constexpr int kSinglePanels = 4;
+  static constexpr int kStreamTokens = 2;
 
   __m256 low, high;
 
@@ -141,37 +142,84 @@ struct Avx2Lanes {
         out, _mm_add_ps(_mm_shuffle_ps(first, second, 0x88), _mm_shuffle_ps(first, second, 0xdd)));
   }
 
-  // Columns 0 and 2 of each row, and 1 and 3, as 16-bit numbers: products of 8-bit ones fit
-  // 32-bit sums of pairs without saturation, unlike vpmaddubsw.
-  struct Bytes {
-    __m256i even[2], odd[2];
-  };
-  struct Quad {
-    __m256i even, odd;
-  };
+  static constexpr bool kSigned = true;
   struct Integers {
     __m256i low, high;
   };
-  static Bytes LoadBytes(const uint8_t* p) {
-    const __m256i mask = _mm256_set1_epi16(0xff);
-    const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32));
-    return {{_mm256_and_si256(low, mask), _mm256_and_si256(high, mask)},
-            {_mm256_srli_epi16(low, 8), _mm256_srli_epi16(high, 8)}};
+  static Integers SetInteger(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+  static __m256i LoadWords(const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
-  static Quad LoadQuad(const int8_t* p) {
+  static __m256i BroadcastQuad(const int8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, sizeof four);
-    const __m256i codes = _mm256_set1_epi32(four);
-    return {_mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 8), _mm256_srai_epi16(codes, 8)};
+    return _mm256_set1_epi32(four);
   }
-  static Integers SetInteger(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
-  static __m256i DotHalf(__m256i sum, __m256i even, __m256i odd, Quad x) {
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(even, x.even));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(odd, x.odd));
+  // Pairs of products of small bytes, below 32, fit 16 bits four times over.
+  template <int kTokens, int kPanels>
+  static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (int p = 0; p < kPanels; ++p) {
+      for (int half = 0; half < 2; ++half) {
+        __m256i low[kTokens], high[kTokens];
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; ++q) {
+          const int quad = 4 * half + q;
+          const __m256i w_low = LoadWords(bytes + p * 512 + quad * 64);
+          const __m256i w_high = LoadWords(bytes + p * 512 + quad * 64 + 32);
+#pragma GCC unroll 4
+          for (int t = 0; t < kTokens; ++t) {
+            const __m256i four = BroadcastQuad(x + t * 32 + quad * 4);
+            const __m256i pairs_low = _mm256_maddubs_epi16(w_low, four);
+            const __m256i pairs_high = _mm256_maddubs_epi16(w_high, four);
+            low[t] = q == 0 ? pairs_low : _mm256_add_epi16(low[t], pairs_low);
+            high[t] = q == 0 ? pairs_high : _mm256_add_epi16(high[t], pairs_high);
+          }
+        }
+#pragma GCC unroll 4
+        for (int t = 0; t < kTokens; ++t) {
+          dot[t][p].low = _mm256_add_epi32(dot[t][p].low, _mm256_madd_epi16(low[t], ones));
+          dot[t][p].high = _mm256_add_epi32(dot[t][p].high, _mm256_madd_epi16(high[t], ones));
+        }
+      }
+    }
   }
-  static Integers DotQuads(Integers sum, Bytes w, Quad x) {
-    return {DotHalf(sum.low, w.even[0], w.odd[0], x), DotHalf(sum.high, w.even[1], w.odd[1], x)};
+  // Pairs of products of two signed bytes, of which x is never -128, fit 16 bits once.
+  template <int kTokens, int kPanels>
+  static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    const auto add = [ones](__m256i sum, __m256i w, __m256i magnitude, __m256i four) {
+      const __m256i pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(four, w));
+      return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones));
+    };
+    for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 8
+      for (int quad = 0; quad < 8; ++quad) {
+        const __m256i w_low = LoadWords(bytes + p * 512 + quad * 64);
+        const __m256i w_high = LoadWords(bytes + p * 512 + quad * 64 + 32);
+        const __m256i low = _mm256_abs_epi8(w_low);
+        const __m256i high = _mm256_abs_epi8(w_high);
+#pragma GCC unroll 4
+        for (int t = 0; t < kTokens; ++t) {
+          const __m256i four = BroadcastQuad(x + t * 32 + quad * 4);
+          dot[t][p].low = add(dot[t][p].low, w_low, low, four);
+          dot[t][p].high = add(dot[t][p].high, w_high, high, four);
+        }
+      }
+    }
+  }
+  static void LookUpNibbles(const uint8_t table[16], const uint8_t* in, uint8_t* to) {
+    const __m256i values =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    const __m256i mask = _mm256_set1_epi8(15);
+    for (int i = 0; i < 64; i += 32) {
+      const __m256i codes = LoadWords(in + i);
+      const __m256i high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i),
+                          _mm256_shuffle_epi8(values, _mm256_and_si256(codes, mask)));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 64 + i),
+                          _mm256_shuffle_epi8(values, high));
+    }
   }
   static Integers Times256(Integers x) {
     return {_mm256_slli_epi32(x.low, 8), _mm256_slli_epi32(x.high, 8)};

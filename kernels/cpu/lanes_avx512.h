@@ -16,8 +16,9 @@ struct Avx512Lanes {
   static constexpr int kSingleRows = 8;
   static constexpr int kQueries = 4;
   static constexpr int kPanels = 2;
-  static constexpr int kPanelTokens = 4;
+  static constexpr int kPanelTokens = 6;
   static constexpr int kSinglePanels = 4;
+  static constexpr int kStreamTokens = 4;
 
   __m512 all;
 
@@ -111,30 +112,70 @@ struct Avx512Lanes {
     _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(pick, sum)));
   }
 
-  // Columns 0 and 2 of each row, and 1 and 3, as 16-bit numbers (lanes_avx2.h says why).
-  struct Bytes {
-    __m512i even, odd;
-  };
-  struct Quad {
-    __m512i even, odd;
-  };
+  static constexpr bool kSigned = false;
   struct Integers {
     __m512i all;
   };
-  static Bytes LoadBytes(const uint8_t* p) {
-    const __m512i bytes = _mm512_loadu_si512(p);
-    return {_mm512_and_si512(bytes, _mm512_set1_epi16(0xff)), _mm512_srli_epi16(bytes, 8)};
-  }
-  static Quad LoadQuad(const int8_t* p) {
+  static Integers SetInteger(int32_t x) { return {_mm512_set1_epi32(x)}; }
+  static __m512i BroadcastQuad(const int8_t* p) {
     int32_t four;
     __builtin_memcpy(&four, p, sizeof four);
-    const __m512i codes = _mm512_set1_epi32(four);
-    return {_mm512_srai_epi16(_mm512_slli_epi16(codes, 8), 8), _mm512_srai_epi16(codes, 8)};
+    return _mm512_set1_epi32(four);
   }
-  static Integers SetInteger(int32_t x) { return {_mm512_set1_epi32(x)}; }
-  static Integers DotQuads(Integers sum, Bytes w, Quad x) {
-    const __m512i even = _mm512_add_epi32(sum.all, _mm512_madd_epi16(w.even, x.even));
-    return {_mm512_add_epi32(even, _mm512_madd_epi16(w.odd, x.odd))};
+  // Pairs of products of small bytes, below 32, fit 16 bits four times over.
+  template <int kTokens, int kPanels>
+  static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+    const __m512i ones = _mm512_set1_epi16(1);
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      for (int half = 0; half < 2; ++half) {
+        __m512i sum[kTokens];
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; ++q) {
+          const int quad = 4 * half + q;
+          const __m512i w = _mm512_loadu_si512(bytes + p * 512 + quad * 64);
+#pragma GCC unroll 8
+          for (int t = 0; t < kTokens; ++t) {
+            const __m512i pairs = _mm512_maddubs_epi16(w, BroadcastQuad(x + t * 32 + quad * 4));
+            sum[t] = q == 0 ? pairs : _mm512_add_epi16(sum[t], pairs);
+          }
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) {
+          dot[t][p].all = _mm512_add_epi32(dot[t][p].all, _mm512_madd_epi16(sum[t], ones));
+        }
+      }
+    }
+  }
+  // Unsigned bytes: columns 0 and 2 of each row, and 1 and 3, as 16-bit numbers.
+  template <int kTokens, int kPanels>
+  static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 8
+      for (int quad = 0; quad < 8; ++quad) {
+        const __m512i w = _mm512_loadu_si512(bytes + p * 512 + quad * 64);
+        const __m512i even = _mm512_and_si512(w, _mm512_set1_epi16(0xff));
+        const __m512i odd = _mm512_srli_epi16(w, 8);
+#pragma GCC unroll 8
+        for (int t = 0; t < kTokens; ++t) {
+          const __m512i four = BroadcastQuad(x + t * 32 + quad * 4);
+          const __m512i x_even = _mm512_srai_epi16(_mm512_slli_epi16(four, 8), 8);
+          const __m512i sum = _mm512_add_epi32(dot[t][p].all, _mm512_madd_epi16(even, x_even));
+          const __m512i x_odd = _mm512_srai_epi16(four, 8);
+          dot[t][p].all = _mm512_add_epi32(sum, _mm512_madd_epi16(odd, x_odd));
+        }
+      }
+    }
+  }
+  static void LookUpNibbles(const uint8_t table[16], const uint8_t* in, uint8_t* to) {
+    const __m512i values =
+        _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+    const __m512i mask = _mm512_set1_epi8(15);
+    const __m512i codes = _mm512_loadu_si512(in);
+    const __m512i high = _mm512_and_si512(_mm512_srli_epi16(codes, 4), mask);
+    _mm512_storeu_si512(to, _mm512_shuffle_epi8(values, _mm512_and_si512(codes, mask)));
+    _mm512_storeu_si512(to + 64, _mm512_shuffle_epi8(values, high));
   }
   static Integers Times256(Integers x) { return {_mm512_slli_epi32(x.all, 8)}; }
   static Integers SubtractProduct(Integers x, const int32_t factors[kLanes], int32_t by) {

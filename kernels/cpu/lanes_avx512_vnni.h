@@ -10,27 +10,36 @@ namespace sauva {
 namespace {
 
 // Int8 dot products by one instruction for four columns. Its first operand is unsigned,
-// which is why weights are stored as code + 128 and each sum starts at -128 * sum(x); it
-// does not saturate, so the sums stay exact.
+// which is why unpacked weights have an offset; it does not saturate, so sums stay exact.
 struct VnniDots {
   using Integers = Avx512Lanes::Integers;
-  struct Bytes {
-    __m512i all;
-  };
-  struct Quad {
-    __m512i all;
-  };
-  static Bytes LoadBytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
-  static Quad LoadQuad(const int8_t* p) {
-    int32_t four;
-    __builtin_memcpy(&four, p, sizeof four);
-    return {_mm512_set1_epi32(four)};
-  }
+  static constexpr bool kSigned = false;
+
   static Integers SetInteger(int32_t x) { return Avx512Lanes::SetInteger(x); }
-  static Integers DotQuads(Integers sum, Bytes w, Quad x) {
-    return {_mm512_dpbusd_epi32(sum.all, w.all, x.all)};
+  static void LookUpNibbles(const uint8_t table[16], const uint8_t* in, uint8_t* to) {
+    Avx512Lanes::LookUpNibbles(table, in, to);
   }
-  static Avx512Lanes ToFloat(Integers x) { return Avx512Lanes::ToFloat(x); }
+  template <int kTokens, int kPanels>
+  static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+#pragma GCC unroll 16
+    for (int quad = 0; quad < 8; ++quad) {
+      __m512i w[kPanels];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) w[p] = _mm512_loadu_si512(bytes + p * 512 + quad * 64);
+#pragma GCC unroll 16
+      for (int t = 0; t < kTokens; ++t) {
+        const __m512i four = Avx512Lanes::BroadcastQuad(x + t * 32 + quad * 4);
+#pragma GCC unroll 4
+        for (int p = 0; p < kPanels; ++p) {
+          dot[t][p].all = _mm512_dpbusd_epi32(dot[t][p].all, w[p], four);
+        }
+      }
+    }
+  }
+  template <int kTokens, int kPanels>
+  static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+    DotWide(dot, bytes, x);
+  }
 };
 
 }  // namespace

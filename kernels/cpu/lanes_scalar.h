@@ -19,6 +19,7 @@ struct ScalarLanes {
   static constexpr int kPanels = 1;
   static constexpr int kPanelTokens = 1;
   static constexpr int kSinglePanels = 1;
+  static constexpr int kStreamTokens = 1;  // at most so many tokens: weights are streamed
 
   float lane[kLanes];
 
@@ -130,32 +131,42 @@ struct ScalarLanes {
     for (int i = 0; i < 4; ++i) out[i] = Sum(a[i]);
   }
 
-  // Exact int8 dot products: 16 weight rows (unsigned) times 4 columns, times 4 codes.
-  struct Bytes {
-    uint8_t byte[64];
-  };
-  struct Quad {
-    int8_t code[4];
-  };
+  // Exact dot products of int8 codes x with unpacked weights (kernels/cpu/unpack.inc.h).
+  static constexpr bool kSigned = true;  // wide bytes
   struct Integers {
     int32_t lane[kLanes];
   };
-  static Bytes LoadBytes(const uint8_t* p) {
-    Bytes result;
-    for (int i = 0; i < 64; ++i) result.byte[i] = p[i];
-    return result;
-  }
-  static Quad LoadQuad(const int8_t* p) { return {{p[0], p[1], p[2], p[3]}}; }
   static Integers SetInteger(int32_t x) {
     Integers result;
     for (int32_t& value : result.lane) value = x;
     return result;
   }
-  static Integers DotQuads(Integers sum, Bytes w, Quad x) {
-    for (int i = 0; i < kLanes; ++i) {
-      for (int k = 0; k < 4; ++k) sum.lane[i] += w.byte[4 * i + k] * x.code[k];
+  // dot[t][p] += one unit of panel p, 512 bytes from `bytes` + p * 512, times x + t * 32.
+  template <class Byte, int kTokens, int kPanels>
+  static void DotBytes(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+    for (int t = 0; t < kTokens; ++t) {
+      for (int p = 0; p < kPanels; ++p) {
+        for (int i = 0; i < 512; ++i) {
+          const auto weight = static_cast<Byte>(bytes[p * 512 + i]);
+          dot[t][p].lane[i % 64 / 4] += weight * x[t * 32 + i / 64 * 4 + i % 4];
+        }
+      }
     }
-    return sum;
+  }
+  template <int kTokens, int kPanels>
+  static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+    DotBytes<uint8_t>(dot, bytes, x);
+  }
+  template <int kTokens, int kPanels>
+  static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+    DotBytes<int8_t>(dot, bytes, x);
+  }
+  // to[i] = table[low nibble of in[i]], to[64 + i] that of its high one, i < 64.
+  static void LookUpNibbles(const uint8_t table[16], const uint8_t* in, uint8_t* to) {
+    for (int i = 0; i < 64; ++i) {
+      to[i] = table[in[i] & 15];
+      to[64 + i] = table[in[i] >> 4];
+    }
   }
   // x * 2^8.
   static Integers Times256(Integers x) {

@@ -24,6 +24,8 @@ constexpr KernelTable MakeTable(const char* name) {
                       PackedTileKernel<L, D, CodeFormat::kBits3>,
                       PackedTileKernel<L, D, CodeFormat::kNf4>},
       .quantize = QuantizeKernel,
+      .code_offsets = {kCodeOffset<D, CodeFormat::kBits8>, kCodeOffset<D, CodeFormat::kBits4>,
+                       kCodeOffset<D, CodeFormat::kBits3>, kCodeOffset<D, CodeFormat::kNf4>},
       .norm = NormKernel<L>,
       .rope_halves = RopeHalvesKernel<L>,
       .rope_interleaved = RopeInterleavedKernel<L>,

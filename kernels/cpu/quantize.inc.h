@@ -69,14 +69,17 @@ inline CodeScale ScaleFor(uint32_t largest_bits) {
 
 inline void QuantizeUnit(const QuantizeArgs& args, int64_t index, const FloatUnit& unit,
                          CodeScale by) {
-  int8_t* codes = args.codes + index * kInt8Group;
-  args.scales[index] = by.scale;
+  const int64_t at = index * args.stride;
+  int8_t* codes = args.codes + at * kInt8Group;
+  int32_t sum = 0;
   if (by.inverse != 0) {
-    args.sums[index] = RoundCodes(unit, by.inverse, codes);
-    return;
+    sum = RoundCodes(unit, by.inverse, codes);
+  } else {
+    for (int i = 0; i < kInt8Group; ++i) codes[i] = 0;
   }
-  for (int i = 0; i < kInt8Group; ++i) codes[i] = 0;
-  args.sums[index] = 0;
+  args.scales[at] = by.scale;
+  args.sums[at] = sum;
+  args.starts[at] = -args.offset * sum;
 }
 
 // Sets outliers, which include NaN, to 0 and returns their bits.

@@ -1,0 +1,130 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/packed_layout.inc.h"
+#include "kernels/numerics.h"
+
+// Packed codes to what integer dot products take: a unit of 16 rows and 32 columns as bytes
+// of code - zero. Codes of up to 4 bits are "small" bytes of code - zero + 16, in [0, 32);
+// others are "wide" bytes, signed or with 128 added as D likes them, of code - 128; NF4 has
+// a plane of low and one of high wide bytes.
+namespace sauva {
+namespace {
+
+// 16 words, one of each row: 64 bytes, which every compiler target has some way to hold.
+using Words = uint32_t __attribute__((vector_size(64)));
+using StoredWords = uint32_t __attribute__((vector_size(64), may_alias, aligned(1)));
+
+inline Words LoadWords(const uint8_t* from) { return *reinterpret_cast<const StoredWords*>(from); }
+inline void StoreWords(Words words, uint8_t* to) { *reinterpret_cast<StoredWords*>(to) = words; }
+
+constexpr int kUnitSize = kQuads * kQuadBytes;  // bytes of an unpacked plane
+constexpr uint32_t kEveryByte = 0x01010101u;
+constexpr int kSmallOffset = 16;
+
+constexpr bool IsSmall(CodeFormat format) {
+  return format == CodeFormat::kBits4 || format == CodeFormat::kBits3;
+}
+constexpr int PlanesOf(CodeFormat format) { return format == CodeFormat::kNf4 ? 2 : 1; }
+
+// What D's dot products must subtract, times the sum of activations, from wide bytes.
+template <class D>
+constexpr int kWideOffset = D::kSigned ? 0 : 128;
+
+template <class D, CodeFormat kFormat>
+constexpr int kCodeOffset = IsSmall(kFormat) ? kSmallOffset : kWideOffset<D>;
+
+// kSmallOffset - zero in each byte of a row's word.
+inline Words RowOffsets(const PackedPanels& panels, CodeFormat format, const uint8_t* tail) {
+  Words zeros = {};
+  if (panels.zeros) {
+    using Bytes = uint8_t __attribute__((vector_size(16)));
+    Bytes bytes;
+    __builtin_memcpy(&bytes, tail + ScaleBytes(panels), sizeof bytes);
+    zeros = __builtin_convertvector(bytes, Words);
+  } else {
+    zeros += static_cast<uint32_t>(MiddleZero(format));
+  }
+  return (kSmallOffset - zeros) * kEveryByte;
+}
+
+inline void UnpackBits4(const uint8_t* unit, Words offsets, uint8_t* out) {
+#pragma GCC unroll 4
+  for (int pair = 0; pair < kQuads / 2; ++pair) {
+    const Words in = LoadWords(unit + pair * kQuadBytes);
+    StoreWords((in & 0x0f0f0f0fu) + offsets, out + 2 * pair * kQuadBytes);
+    StoreWords((in >> 4 & 0x0f0f0f0fu) + offsets, out + (2 * pair + 1) * kQuadBytes);
+  }
+}
+
+inline void UnpackBits3(const uint8_t* unit, Words offsets, uint8_t* out) {
+  const Words high = LoadWords(unit + 2 * kQuadBytes);
+#pragma GCC unroll 8
+  for (int quad = 0; quad < kQuads; ++quad) {
+    const Words two = LoadWords(unit + quad / 4 * kQuadBytes) >> (2 * (quad % 4));
+    const Words third = quad < 2 ? high << (2 - quad) : high >> (quad - 2);
+    const Words codes = (two & 0x03030303u) | (third & 0x04040404u);
+    StoreWords(codes + offsets, out + quad * kQuadBytes);
+  }
+}
+
+template <class D>
+inline void UnpackBits8(const uint8_t* unit, uint8_t* out) {
+  constexpr uint32_t kFlip = D::kSigned ? 0x80u * kEveryByte : 0;
+#pragma GCC unroll 8
+  for (int quad = 0; quad < kQuads; ++quad) {
+    StoreWords(LoadWords(unit + quad * kQuadBytes) ^ kFlip, out + quad * kQuadBytes);
+  }
+}
+
+// The planes of kNf4Fixed: fixed = 256 * (high - offset) + low, low signed if D is and
+// without an offset.
+struct Nf4Tables {
+  alignas(16) uint8_t low[16];
+  alignas(16) uint8_t high[16];
+};
+template <class D>
+constexpr Nf4Tables MakeNf4Tables() {
+  Nf4Tables tables = {};
+  for (int code = 0; code < 16; ++code) {
+    const int fixed = kNf4Fixed[code] + 32768;
+    const int low = D::kSigned && (fixed & 255) > 127 ? (fixed & 255) - 256 : fixed & 255;
+    const int high = (fixed - low) / 256 - 128 + kWideOffset<D>;
+    tables.low[code] = static_cast<uint8_t>(low & 255);
+    tables.high[code] = static_cast<uint8_t>(high & 255);
+  }
+  return tables;
+}
+
+// To out[low, high], `plane_stride` bytes apart.
+template <class D>
+inline void UnpackNf4(const uint8_t* unit, uint8_t* out, int64_t plane_stride) {
+  static constexpr Nf4Tables kTables = MakeNf4Tables<D>();
+#pragma GCC unroll 4
+  for (int pair = 0; pair < kQuads / 2; ++pair) {
+    const uint8_t* in = unit + pair * kQuadBytes;
+    uint8_t* to = out + 2 * pair * kQuadBytes;
+    D::LookUpNibbles(kTables.low, in, to);
+    D::LookUpNibbles(kTables.high, in, to + plane_stride);
+  }
+}
+
+// Unpacks unit `index` of a panel; `tail` is the end of its group, where scales begin.
+template <class D, CodeFormat kFormat>
+inline void UnpackUnit(const PackedPanels& panels, const uint8_t* unit, const uint8_t* tail,
+                       uint8_t* out, int64_t plane_stride) {
+  if constexpr (kFormat == CodeFormat::kNf4) {
+    UnpackNf4<D>(unit, out, plane_stride);
+  } else if constexpr (kFormat == CodeFormat::kBits8) {
+    UnpackBits8<D>(unit, out);
+  } else {
+    const Words offsets = RowOffsets(panels, kFormat, tail);
+    if constexpr (kFormat == CodeFormat::kBits4) UnpackBits4(unit, offsets, out);
+    if constexpr (kFormat == CodeFormat::kBits3) UnpackBits3(unit, offsets, out);
+  }
+}
+
+}  // namespace
+}  // namespace sauva
