@@ -60,11 +60,14 @@ absl::StatusOr<Evaluation> RunEval(const EvalOptions& options,
   ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, MakeTokenizer(model.files));
   ASSIGN_OR_RETURN(std::vector<TokenId> tokens, tokenizer->Encode(text, Tokenizer::Special::kAdd));
   const auto all = static_cast<int64_t>(tokens.size());
-  const bool cut = options.max_tokens > 0 && options.max_tokens < all;
-  if (cut) tokens.resize(static_cast<size_t>(options.max_tokens));
+  std::string scored = text;
+  if (options.max_tokens > 0 && options.max_tokens < all) {
+    tokens.resize(static_cast<size_t>(options.max_tokens));
+    ASSIGN_OR_RETURN(scored, tokenizer->Decode(tokens));
+  }
   const PerplexityOptions windows = {.context = options.context,
                                      .stride = options.stride,
-                                     .text_bytes = cut ? 0 : static_cast<int64_t>(text.size())};
+                                     .text_bytes = static_cast<int64_t>(scored.size())};
   ASSIGN_OR_RETURN(WatchedPipeline watched, Watch(model, options, options.weight_format));
   Evaluation result;
   result.weight_bytes = watched.pipeline->weight_bytes();

@@ -107,6 +107,16 @@ TEST(ModelCommandsTest, EvalMeasuresAText) {
   EXPECT_LT(measured.at("perplexity"), 2000.0) << "a uniform guess would be 4096";
   EXPECT_GT(measured.at("tokens_per_second"), 0.0);
 
+  // The text says the same again and again, so its beginning is about as hard as the whole.
+  const FinishedProcess beginning =
+      RunProcess({kSauva, "eval", "--json", "--model", ModelDirectory(), "--text", path,
+                  "--max-tokens", "100"});
+  EXPECT_EQ(beginning.exit_code, 0) << beginning.error;
+  const nlohmann::json cut = JsonLines(beginning.out).at(0);
+  EXPECT_EQ(cut.at("tokens"), 99);
+  EXPECT_GT(cut.at("bits_per_byte"), measured.at("bits_per_byte").get<double>() / 2);
+  EXPECT_LT(cut.at("bits_per_byte"), measured.at("bits_per_byte").get<double>() * 2);
+
   const FinishedProcess missing =
       RunProcess({kSauva, "eval", "--model", ModelDirectory(), "--text", "/nowhere.txt"});
   EXPECT_EQ(missing.exit_code, 1);
