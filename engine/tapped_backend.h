@@ -17,8 +17,13 @@ class TappedBackend : public Backend {
   // Called after each product; `name` is that of the weight's source.
   using Observer = std::function<void(const std::string& name, const MatMulArgs& args)>;
 
-  TappedBackend(std::unique_ptr<Backend> backend, Observer observer)
-      : backend_(std::move(backend)), observer_(std::move(observer)) {}
+  // At the product `last_product`, unless it is empty, a step ends: it is shown without being
+  // computed, as are no products and no attention after it, so what the step leaves is
+  // undefined.
+  TappedBackend(std::unique_ptr<Backend> backend, Observer observer, std::string last_product = "")
+      : backend_(std::move(backend)),
+        observer_(std::move(observer)),
+        last_product_(std::move(last_product)) {}
 
   std::string backend_class() const override { return backend_->backend_class(); }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
@@ -35,7 +40,10 @@ class TappedBackend : public Backend {
   absl::Status Reserve(const StepLimits& limits, int64_t max_columns, int vocab_size) override {
     return backend_->Reserve(limits, max_columns, vocab_size);
   }
-  void UploadStep(const StepTable& step) override { backend_->UploadStep(step); }
+  void UploadStep(const StepTable& step) override {
+    ended_ = false;
+    backend_->UploadStep(step);
+  }
   void GatherRows(const Weight& table, float scale, Rows out) override {
     backend_->GatherRows(table, scale, out);
   }
@@ -44,7 +52,9 @@ class TappedBackend : public Backend {
   void MatMul(const MatMulArgs& args) override;
   void Rope(const RopeArgs& args) override { backend_->Rope(args); }
   void WriteKv(const WriteKvArgs& args) override { backend_->WriteKv(args); }
-  void Attention(const AttentionArgs& args) override { backend_->Attention(args); }
+  void Attention(const AttentionArgs& args) override {
+    if (!ended_) backend_->Attention(args);
+  }
   void Activate(const ActivationArgs& args) override { backend_->Activate(args); }
   void Add(Rows x, Rows y) override { backend_->Add(x, y); }
   void Sample(Rows logits, std::span<const SampleRow> rows,
@@ -57,6 +67,8 @@ class TappedBackend : public Backend {
  private:
   std::unique_ptr<Backend> backend_;
   const Observer observer_;
+  const std::string last_product_;
+  bool ended_ = false;  // the step at hand
   std::unordered_map<const Weight*, std::string> names_;
 };
 

@@ -41,6 +41,9 @@ class Checkpoint {
   // contents contradict their format.
   virtual absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name) const;
 
+  // What was read so far is not wanted soon: its memory may go. Views stay valid.
+  virtual void DropPages() const {}
+
   // Canonical names of all tensors and quantized matrices, sorted.
   virtual std::vector<std::string> Names() const = 0;
 };

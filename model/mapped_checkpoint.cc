@@ -151,6 +151,10 @@ absl::StatusOr<QuantizedMatrix> MappedCheckpoint::ReadQuantized(const std::strin
                        {.rows = matrix.outline.rows, .columns = matrix.outline.columns});
 }
 
+void MappedCheckpoint::DropPages() const {
+  for (const SafetensorsFile& file : files_) file.file.DropPages();
+}
+
 std::vector<std::string> MappedCheckpoint::Names() const {
   std::vector<std::string> names;
   for (const auto& [name, tensor] : tensors_) names.push_back(name);

@@ -28,6 +28,7 @@ class MappedCheckpoint : public Checkpoint {
   absl::StatusOr<StoredTensor> Find(const std::string& name) const override;
   std::optional<QuantizedOutline> FindQuantized(const std::string& name) const override;
   absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name) const override;
+  void DropPages() const override;
   std::vector<std::string> Names() const override;
 
   const std::vector<SafetensorsFile>& files() const { return files_; }

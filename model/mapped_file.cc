@@ -65,4 +65,10 @@ MappedFile::~MappedFile() {
   Check(::munmap(const_cast<std::byte*>(data_), size_) == 0, "a mapped file can be unmapped");
 }
 
+void MappedFile::DropPages() const {
+  if (data_ == nullptr) return;
+  Check(::madvise(const_cast<std::byte*>(data_), size_, MADV_DONTNEED) == 0,
+        "pages of a mapped file can be dropped");
+}
+
 }  // namespace sauva

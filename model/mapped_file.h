@@ -22,6 +22,9 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
   ~MappedFile();
 
+  // Gives the pages read so far back to the kernel; touching bytes reads them again.
+  void DropPages() const;
+
   // Empty for an empty file.
   std::span<const std::byte> bytes() const { return {data_, size_}; }
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "quantize/group_rounding.h"
+#include "quantize/matrix_product.h"
 #include "quantize/parallel.h"
 
 namespace sauva {
@@ -75,6 +76,22 @@ std::vector<float> Candidate(const std::vector<float>& x_means, const std::vecto
   return scales;
 }
 
+// A BT.
+template <class B>
+Matrix Product(const Matrix& a, const B& b) {
+  Matrix c = Matrix::Zero(a.rows(), b.rows());
+  AddProduct({.a = a.data(),
+              .a_stride = a.cols(),
+              .rows = a.rows(),
+              .b = b.data(),
+              .b_stride = b.cols(),
+              .columns = b.rows(),
+              .inner = a.cols(),
+              .c = c.data(),
+              .c_stride = c.cols()});
+  return c;
+}
+
 // The inputs as losses need them: their products where that is smaller than themselves.
 struct Measure {
   Matrix gram;   // [columns, columns], or empty
@@ -87,9 +104,9 @@ struct Measure {
   // Sum of squares of the outputs' errors.
   double Loss(const Matrix& errors) const {
     if (gram.size() > 0) {
-      return static_cast<double>((errors * gram).cwiseProduct(errors).sum());
+      return static_cast<double>(Product(errors, gram).cwiseProduct(errors).sum());
     }
-    return static_cast<double>((errors * x.transpose()).squaredNorm());
+    return static_cast<double>(Product(errors, x).squaredNorm());
   }
 };
 
@@ -166,36 +183,55 @@ std::vector<float> SearchScales(const AwqInputs& inputs, std::span<const AwqMatr
   return best;
 }
 
+namespace {
+
+// The share of each group's largest number that is kept, of some rows of one group.
+void ClipRows(const Matrix& gram, const std::vector<std::span<float>>& rows) {
+  const auto size = static_cast<size_t>(gram.rows());
+  const auto step_row = [&](size_t row, int step) {
+    return static_cast<int64_t>(row) * kClipSteps + step;
+  };
+  std::vector<float> largest(rows.size());
+  Matrix errors(static_cast<int64_t>(rows.size()) * kClipSteps, gram.rows());
+  for (size_t row = 0; row < rows.size(); ++row) {
+    const std::span<float> w = rows[row];
+    for (const float value : w) largest[row] = std::max(largest[row], std::fabs(value));
+    for (int step = 0; step < kClipSteps; ++step) {
+      const float most = largest[row] * (1 - static_cast<float>(step) / kRatios);
+      const std::span<float> cut(errors.data() + step_row(row, step) * gram.rows(), size);
+      for (size_t i = 0; i < size; ++i) cut[i] = std::clamp(w[i], -most, most);
+      RoundRow(cut, gram.rows());
+      for (size_t i = 0; i < size; ++i) cut[i] -= w[i];
+    }
+  }
+  const Eigen::VectorXf losses = Product(errors, gram).cwiseProduct(errors).rowwise().sum();
+  for (size_t row = 0; row < rows.size(); ++row) {
+    int best = 0;
+    for (int step = 1; step < kClipSteps; ++step) {
+      if (losses[step_row(row, step)] < losses[step_row(row, best)]) best = step;
+    }
+    const float most = largest[row] * (1 - static_cast<float>(best) / kRatios);
+    for (float& value : rows[row]) value = std::clamp(value, -most, most);
+  }
+}
+
+}  // namespace
+
 void ClipGroups(const AwqInputs& inputs, AwqMatrix& matrix, const AwqOptions& options) {
   const int64_t columns = inputs.columns();
   const int64_t size = options.group_size;
   const View x(inputs.kept().data(), inputs.num_kept(), columns);
   ParallelFor(columns / size, options.threads, [&](int64_t first, int64_t last) {
-    Eigen::VectorXf errors(size);
-    std::vector<float> cut(static_cast<size_t>(size));
     for (int64_t group = first; group < last; ++group) {
       const auto part = x.middleCols(group * size, size);
       const Matrix gram = part.transpose() * part;
-      for (int64_t row = 0; row < matrix.rows; ++row) {
-        const std::span<float> w(matrix.weights.data() + row * columns + group * size,
-                                 static_cast<size_t>(size));
-        float largest = 0;
-        for (const float value : w) largest = std::max(largest, std::fabs(value));
-        float best = largest;
-        float least = std::numeric_limits<float>::max();
-        for (int step = 0; step < kClipSteps; ++step) {
-          const float most = largest * (1 - static_cast<float>(step) / kRatios);
-          for (size_t i = 0; i < w.size(); ++i) cut[i] = std::clamp(w[i], -most, most);
-          RoundRow(cut, size);
-          for (int64_t i = 0; i < size; ++i) {
-            errors[i] = cut[static_cast<size_t>(i)] - w[static_cast<size_t>(i)];
-          }
-          const float loss = errors.dot(gram * errors);
-          if (loss >= least) continue;
-          least = loss;
-          best = most;
+      for (int64_t row = 0; row < matrix.rows; row += kRowsAtATime) {
+        std::vector<std::span<float>> rows;
+        for (int64_t i = row; i < std::min(row + kRowsAtATime, matrix.rows); ++i) {
+          rows.emplace_back(matrix.weights.data() + i * columns + group * size,
+                            static_cast<size_t>(size));
         }
-        for (float& value : w) value = std::clamp(value, -best, best);
+        ClipRows(gram, rows);
       }
     }
   });

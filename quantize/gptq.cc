@@ -1,167 +1,117 @@
 #include "quantize/gptq.h"
 
-#include <Eigen/Cholesky>
-#include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "quantize/group_rounding.h"
+#include "quantize/matrix_product.h"
 #include "quantize/parallel.h"
 
 namespace sauva {
 namespace {
 
-using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using ColumnMajor = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor>;
-
 constexpr int64_t kBlock = 128;  // columns whose errors are passed on together
-constexpr int64_t kRowsAtATime = 64;
+constexpr int64_t kRowsAtATime = 96;
 
-}  // namespace
-
-Hessian::Hessian(int64_t columns)
-    : columns_(columns), lower_(static_cast<size_t>(columns * columns)) {}
-
-void Hessian::Add(const Inputs& inputs, int threads) {
-  using Strided = Eigen::Map<const Matrix, 0, Eigen::OuterStride<>>;
-  const Strided x(inputs.data, inputs.rows, columns_, Eigen::OuterStride<>(inputs.stride));
-  // The mean so far and these tokens, in proportion.
-  const auto before = static_cast<double>(tokens_);
-  tokens_ += inputs.rows;
-  const auto all = static_cast<double>(tokens_);
-  const auto keep = static_cast<float>(before / all);
-  const auto take = static_cast<float>(2.0 / all);
-  constexpr int64_t kPanel = 256;
-  const int64_t panels = (columns_ + kPanel - 1) / kPanel;
-  Eigen::Map<ColumnMajor> h(lower_.data(), columns_, columns_);
-  // The first panels are the longest, so parts take every other one.
-  ParallelFor(panels, threads, [&](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t panel = i % 2 == 0 ? i / 2 : panels - 1 - i / 2;
-      const int64_t begin = panel * kPanel;
-      const int64_t width = std::min(kPanel, columns_ - begin);
-      auto part = h.block(begin, begin, columns_ - begin, width);
-      part = keep * part;
-      part.noalias() +=
-          take * (x.rightCols(columns_ - begin).transpose() * x.middleCols(begin, width));
-    }
-  });
-}
-
-absl::StatusOr<GptqFactor> GptqFactor::Create(Hessian hessian, const GptqOptions& options,
-                                              std::string& note) {
-  const int64_t n = hessian.columns_;
-  Eigen::Map<ColumnMajor> h(hessian.lower_.data(), n, n);
-  GptqFactor factor;
-  factor.dead_.resize(static_cast<size_t>(n));
-  for (int64_t i = 0; i < n; ++i) {
-    factor.dead_[static_cast<size_t>(i)] = h(i, i) == 0;
-    if (h(i, i) == 0) h(i, i) = 1;
-  }
-  std::vector<int32_t> order(static_cast<size_t>(n));
-  std::iota(order.begin(), order.end(), 0);
-  if (options.act_order) {
-    std::ranges::stable_sort(order, std::greater<>(), [&](int32_t i) { return h(i, i); });
-    if (!std::ranges::is_sorted(order)) factor.order_ = order;
-  }
-  const float mean = h.diagonal().mean();
-  float damping = options.damping;
-  ColumnMajor lower(n, n);
-  for (int attempt = 0;; ++attempt, damping *= 10) {
-    for (int64_t column = 0; column < n; ++column) {
-      for (int64_t row = column; row < n; ++row) {
-        const int64_t i = order[static_cast<size_t>(row)];
-        const int64_t j = order[static_cast<size_t>(column)];
-        lower(row, column) = h(std::max(i, j), std::min(i, j));
-      }
-      lower(column, column) += damping * mean;
-    }
-    const Eigen::LLT<Eigen::Ref<ColumnMajor>, Eigen::Lower> first(lower);
-    if (first.info() == Eigen::Success && lower.diagonal().allFinite()) {
-      // H = L LT, so its inverse is the square of L's inverse, of which the upper factor is
-      // wanted: a Cholesky from the other end.
-      ColumnMajor inverse = ColumnMajor::Identity(n, n);
-      lower.triangularView<Eigen::Lower>().solveInPlace(inverse);
-      lower.setZero();
-      lower.selfadjointView<Eigen::Lower>().rankUpdate(inverse.transpose());
-      inverse.resize(0, 0);
-      const Eigen::LLT<Eigen::Ref<ColumnMajor>, Eigen::Lower> second(lower);
-      if (second.info() == Eigen::Success && lower.diagonal().allFinite()) {
-        factor.upper_.resize(static_cast<size_t>(n * n));
-        // The lower factor by columns is the upper one by rows.
-        std::copy_n(lower.data(), n * n, factor.upper_.data());
-        if (attempt > 0) absl::StrAppend(&note, "damping raised to ", damping);
-        return factor;
-      }
-    }
-    if (attempt == 3) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "the Hessian of ", n, " inputs is not positive definite, even with damping ", damping));
-    }
-  }
-}
-
-namespace {
-
-// Some rows of a matrix while their columns are quantized.
+// Some rows of a matrix while their columns are quantized. Columns are held in the reverse of
+// the factor's order and worked on from the last to the first.
 class RowsInWork {
  public:
   RowsInWork(const GptqFactor& factor, const GptqOptions& options, QuantizedMatrix& out)
-      : factor_(factor), options_(options), out_(out), columns_(out.columns) {}
+      : factor_(factor),
+        options_(options),
+        out_(out),
+        columns_(out.columns),
+        size_(out.group_size),
+        by_first_(static_cast<size_t>(kBlock * kBlock)) {}
 
   void Quantize(int64_t first_row, int64_t count, const float* weights) {
-    const Eigen::Map<const Matrix> upper(factor_.upper().data(), columns_, columns_);
-    Matrix w(count, columns_);
-    for (int64_t i = 0; i < columns_; ++i) {
-      const int64_t column = factor_.order().empty() ? i : factor_.order()[static_cast<size_t>(i)];
+    first_row_ = first_row;
+    count_ = count;
+    weights_.resize(static_cast<size_t>(count * columns_));
+    for (int64_t at = 0; at < columns_; ++at) {
+      const int64_t column = InputColumn(at);
       for (int64_t row = 0; row < count; ++row) {
-        w(row, i) = factor_.dead(column) ? 0 : weights[(first_row + row) * columns_ + column];
+        Weights(row)[at] =
+            factor_.dead(column) ? 0 : weights[(first_row + row) * columns_ + column];
       }
     }
-    Matrix errors(count, kBlock);
-    for (int64_t begin = 0; begin < columns_; begin += kBlock) {
-      const int64_t end = std::min(begin + kBlock, columns_);
-      for (int64_t i = begin; i < end; ++i) {
-        if (i % options_.group_size == 0) FindGrids(first_row, i, w);
-        for (int64_t row = 0; row < count; ++row) {
-          const float error = (w(row, i) - Round(first_row + row, i, w(row, i))) / upper(i, i);
-          errors(row, i - begin) = error;
-          for (int64_t j = i; j < end; ++j) w(row, j) -= error * upper(i, j);
-        }
-      }
-      const int64_t rest = columns_ - end;
-      w.rightCols(rest).noalias() -=
-          errors.leftCols(end - begin) * upper.block(begin, end, end - begin, rest);
+    for (int64_t end = columns_; end > 0;) {
+      const int64_t begin = std::max<int64_t>(0, end - kBlock);
+      QuantizeBlock(begin, end);
+      AddProduct({.a = errors_.data(),
+                  .a_stride = end - begin,
+                  .rows = count,
+                  .b = factor_.inverse().data() + begin,
+                  .b_stride = columns_,
+                  .columns = begin,
+                  .inner = end - begin,
+                  .factor = -1,
+                  .c = weights_.data(),
+                  .c_stride = columns_});
+      end = begin;
     }
   }
 
  private:
-  size_t GroupOf(int64_t row, int64_t i) const {
-    return static_cast<size_t>(row * out_.groups() + i / out_.group_size);
+  float* Weights(int64_t row) { return weights_.data() + row * columns_; }
+  int64_t InputColumn(int64_t at) const {
+    return factor_.order()[static_cast<size_t>(columns_ - 1 - at)];
+  }
+  // Where the column's code is stored.
+  int64_t CodeColumn(int64_t at) const {
+    return options_.act_order ? columns_ - 1 - at : InputColumn(at);
+  }
+  size_t GroupOf(int64_t row, int64_t code_column) const {
+    return static_cast<size_t>((first_row_ + row) * out_.groups() + code_column / size_);
   }
 
-  void FindGrids(int64_t first_row, int64_t i, const Matrix& w) {
-    const int64_t width = std::min(options_.group_size, columns_ - i);
+  void QuantizeBlock(int64_t begin, int64_t end) {
+    const int64_t width = end - begin;
+    errors_.assign(static_cast<size_t>(count_ * width), 0.0f);
+    for (int64_t i = 0; i < width; ++i) {  // the block with its columns as rows
+      for (int64_t j = 0; j <= i; ++j) {
+        by_first_[static_cast<size_t>(i * kBlock + j)] =
+            factor_.inverse()[static_cast<size_t>((begin + j) * columns_ + begin + i)];
+      }
+    }
+    for (int64_t at = end - 1; at >= begin; --at) {
+      // Groups end where a multiple of their size is left.
+      if ((columns_ - 1 - at) % size_ == 0) FindGrids(at);
+      const int64_t code_column = CodeColumn(at);
+      const float* passed_on = by_first_.data() + (at - begin) * kBlock;
+      for (int64_t row = 0; row < count_; ++row) {
+        float* w = Weights(row);
+        const float error = (w[at] - Round(row, at, code_column)) / passed_on[at - begin];
+        errors_[static_cast<size_t>(row * width + at - begin)] = error;
+        for (int64_t j = 0; j < at - begin; ++j) w[begin + j] -= error * passed_on[j];
+      }
+    }
+  }
+
+  // Of the group whose first column in order is `at`.
+  void FindGrids(int64_t at) {
+    const int64_t width = std::min(size_, at + 1);
     const GroupGrid::Kind kind =
         options_.symmetric ? GroupGrid::Kind::kSymmetric : GroupGrid::Kind::kZeroFromOne;
-    for (int64_t row = 0; row < w.rows(); ++row) {
-      const std::span<const float> values(w.data() + row * columns_ + i,
+    for (int64_t row = 0; row < count_; ++row) {
+      const std::span<const float> values(Weights(row) + at + 1 - width,
                                           static_cast<size_t>(width));
       const GroupGrid grid = GroupGrid::Of(values, options_.bits, kind);
-      const size_t group = GroupOf(first_row + row, i);
+      const size_t group = GroupOf(row, CodeColumn(at));
       out_.scales[group] = grid.scale;
       out_.zeros[group] = static_cast<uint8_t>(grid.zero);
     }
   }
 
   // Stores the code and returns what it stands for.
-  float Round(int64_t row, int64_t i, float value) {
-    const size_t group = GroupOf(row, i);
+  float Round(int64_t row, int64_t at, int64_t code_column) {
+    const size_t group = GroupOf(row, code_column);
     const GroupGrid grid{out_.scales[group], out_.zeros[group], (1 << options_.bits) - 1};
-    const int code = grid.Code(value);
-    out_.codes[static_cast<size_t>(row * columns_ + i)] = static_cast<uint8_t>(code);
+    const int code = grid.Code(Weights(row)[at]);
+    out_.codes[static_cast<size_t>((first_row_ + row) * columns_ + code_column)] =
+        static_cast<uint8_t>(code);
     return grid.Value(code);
   }
 
@@ -169,6 +119,12 @@ class RowsInWork {
   const GptqOptions& options_;
   QuantizedMatrix& out_;
   const int64_t columns_;
+  const int64_t size_;  // of a group
+  int64_t first_row_ = 0;
+  int64_t count_ = 0;
+  std::vector<float> weights_;   // [count, columns]
+  std::vector<float> errors_;    // [count, columns of the block]
+  std::vector<float> by_first_;  // the block of the factor, transposed
 };
 
 }  // namespace
@@ -186,8 +142,10 @@ absl::StatusOr<QuantizedMatrix> QuantizeGptq(std::vector<float> weights, int64_t
                          .bits = options.bits,
                          .rows = rows,
                          .columns = columns,
-                         .group_size = std::min(options.group_size, columns),
-                         .column_order = factor.order()};
+                         .group_size = std::min(options.group_size, columns)};
+  if (options.act_order && !std::ranges::is_sorted(factor.order())) {
+    matrix.column_order = factor.order();
+  }
   matrix.codes.resize(weights.size());
   matrix.scales.resize(static_cast<size_t>(rows * matrix.groups()));
   matrix.zeros.resize(matrix.scales.size());

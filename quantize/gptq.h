@@ -9,28 +9,26 @@
 
 namespace sauva {
 
-// The second moments of a matrix's inputs, 2 / n * sum of x xT over n calibration tokens.
+// The second moments of a matrix's inputs: the sum of x xT over calibration tokens.
 class Hessian {
  public:
   explicit Hessian(int64_t columns);
 
-  // Adds tokens: rows of `columns` floats, `stride` floats apart.
+  // Adds tokens: rows of `columns` floats, `stride` floats apart. `columns` is a multiple of 16.
   struct Inputs {
     const float* data = nullptr;
     int64_t rows = 0;
     int64_t stride = 0;
   };
   void Add(const Inputs& inputs, int threads);
-  int64_t columns() const { return columns_; }
   int64_t tokens() const { return tokens_; }
-  // Lower triangle, [columns, columns] by columns, scaled.
-  const std::vector<float>& lower() const { return lower_; }
 
  private:
   friend class GptqFactor;
   int64_t columns_;
   int64_t tokens_ = 0;
-  std::vector<float> lower_;
+  std::vector<float> lower_;          // triangle, [columns, columns]
+  std::vector<float> columns_first_;  // the tokens that are being added
 };
 
 struct GptqOptions {
@@ -42,8 +40,8 @@ struct GptqOptions {
   int threads = 0;
 };
 
-// What all matrices with the same inputs share: the order of columns and the upper Cholesky
-// factor of the damped Hessian's inverse.
+// What all matrices with the same inputs share: the order in which columns are rounded and the
+// upper Cholesky factor of the damped Hessian's inverse.
 class GptqFactor {
  public:
   // Damping is raised tenfold up to 3 times while the matrix is not positive definite;
@@ -52,16 +50,19 @@ class GptqFactor {
   static absl::StatusOr<GptqFactor> Create(Hessian hessian, const GptqOptions& options,
                                            std::string& note);
 
-  const std::vector<int32_t>& order() const { return order_; }  // empty: as they are
+  // By falling Hessian diagonal; without act-order groups by falling sum of it and columns
+  // within their group, which the format does not see.
+  const std::vector<int32_t>& order() const { return order_; }
   bool dead(int64_t column) const { return dead_[static_cast<size_t>(column)]; }
-  // [columns, columns], row-major, upper triangle; in the order of quantization.
-  const std::vector<float>& upper() const { return upper_; }
+  // [columns, columns], row-major. Numbering columns from the last in `order`, element [j, i],
+  // j <= i, is what the error of column i, taken once over [i, i], adds to column j.
+  const std::vector<float>& inverse() const { return inverse_; }
 
  private:
   GptqFactor() = default;
   std::vector<int32_t> order_;
   std::vector<bool> dead_;  // inputs that were never other than zero
-  std::vector<float> upper_;
+  std::vector<float> inverse_;
 };
 
 // Quantizes a matrix [rows, columns] column by column, each column's error made good by

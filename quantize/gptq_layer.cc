@@ -39,7 +39,10 @@ absl::Status QuantizeLayerGptq(const LayerJob& job, LayerResult& result) {
                    options.threads);
     };
     RETURN_IF_ERROR(RunLayer(*job.calibration,
-                             {.layer = job.layer, .checkpoint = overlaid, .observer = observe}));
+                             {.layer = job.layer,
+                              .checkpoint = overlaid,
+                              .observer = observe,
+                              .last_product = subset.front()}));
     std::string note;
     auto factor = GptqFactor::Create(*std::move(hessian), options, note);
     if (!factor.ok()) {

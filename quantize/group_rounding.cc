@@ -1,5 +1,7 @@
 #include "quantize/group_rounding.h"
 
+#include <cmath>
+
 #include "kernels/half.h"
 
 namespace sauva {

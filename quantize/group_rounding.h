@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 
 namespace sauva {
@@ -22,8 +21,10 @@ struct GroupGrid {
   static GroupGrid Of(std::span<const float> values, int bits, Kind kind);
 
   int Code(float value) const {
-    const float code = std::nearbyint(value / scale) + static_cast<float>(zero);
-    return static_cast<int>(std::clamp(code, 0.0f, static_cast<float>(highest)));
+    const float steps = std::clamp(value / scale, static_cast<float>(-zero),
+                                   static_cast<float>(highest - zero));
+    constexpr float kWhole = 0x1.8p23f;  // a sum with it has no fraction: ties go to even
+    return static_cast<int>(steps + kWhole - kWhole) + zero;
   }
   float Value(int code) const { return static_cast<float>(code - zero) * scale; }
 };

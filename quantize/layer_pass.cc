@@ -52,7 +52,9 @@ absl::Status RunLayer(const CalibrationState& state, const LayerPass& pass) {
   const auto tokens = static_cast<int>(state.samples.front().size());
   const bool last = pass.layer + 1 == spec.num_layers();
   ASSIGN_OR_RETURN(auto backend, MakeBackend("cpu", state.threads));
-  if (pass.observer) backend = std::make_unique<TappedBackend>(std::move(backend), pass.observer);
+  if (pass.observer) {
+    backend = std::make_unique<TappedBackend>(std::move(backend), pass.observer, pass.last_product);
+  }
   ASSIGN_OR_RETURN(const std::unique_ptr<Stage> stage,
                    Stage::Load(*backend, spec, pass.checkpoint,
                                {.layers = {.first = pass.layer, .last = pass.layer + 1},

@@ -48,7 +48,8 @@ struct CalibrationState {
 struct LayerPass {
   int layer = 0;
   const Checkpoint& checkpoint;
-  TappedBackend::Observer observer;                                 // may be empty
+  TappedBackend::Observer observer;  // may be empty
+  std::string last_product;          // kDiscard: nothing after it is computed; empty: all
   enum class Output { kDiscard, kKeep } output = Output::kDiscard;  // kKeep: moves the samples on
 };
 absl::Status RunLayer(const CalibrationState& state, const LayerPass& pass);

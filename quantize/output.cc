@@ -111,12 +111,44 @@ QuantizedMatrix AsPublished(const QuantizedMatrix& matrix, Method method) {
   return published;
 }
 
+// Bytes that the output has at least: codes, and whatever is not quantized.
+int64_t LeastBytes(const QuantizeOptions& options, const Model& model,
+                   const SourceTensors& source) {
+  const bool bytes_each = options.method == Method::kInt8 ||
+                          options.method == Method::kInt8Static ||
+                          options.method == Method::kLlmInt8;
+  const int bits = bytes_each ? 8 : options.method == Method::kGptq ? options.bits : 4;
+  int64_t bytes = 0;
+  for (int layer = 0; layer < model.spec.num_layers(); ++layer) {
+    for (const std::string& name : MatrixNames(model.spec, layer)) {
+      const auto tensor = model.checkpoint->Find(name);
+      if (tensor.ok()) bytes += tensor->shape[0] * tensor->shape[1] * bits / 8;
+    }
+  }
+  for (const SourceTensors::Tensor& tensor : source.rest()) {
+    bytes += static_cast<int64_t>(tensor.bytes.size());
+  }
+  return bytes;
+}
+
 DType TypeOf(const Model& model, const std::string& name) {
   const auto tensor = model.checkpoint->Find(name);
   return tensor.ok() ? tensor->dtype : DType::kF16;
 }
 
 }  // namespace
+
+absl::Status CheckRoom(const std::string& directory, int64_t needed_bytes) {
+  std::error_code error;
+  const auto space = std::filesystem::space(directory, error);
+  if (error) {
+    return absl::NotFoundError(absl::StrCat(directory, ": ", error.message()));
+  }
+  if (space.available >= static_cast<uintmax_t>(needed_bytes)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(directory, " has ", space.available,
+                                                   " bytes free; at least ", needed_bytes,
+                                                   " are needed"));
+}
 
 absl::StatusOr<QuantizedOutput> QuantizedOutput::Begin(const QuantizeOptions& options,
                                                        const Model& model,
@@ -140,6 +172,11 @@ absl::StatusOr<QuantizedOutput> QuantizedOutput::Begin(const QuantizeOptions& op
   if (!fs::create_directories(output.partial_, error) || error) {
     return absl::InvalidArgumentError(
         absl::StrCat(output.partial_, " cannot be made: ", error.message()));
+  }
+  const absl::Status room = CheckRoom(output.partial_, LeastBytes(options, model, source));
+  if (!room.ok()) {
+    fs::remove(output.partial_, error);
+    return room;
   }
   RETURN_IF_ERROR(WriteWhole(output.partial_ + "/" + kJobFile, job.dump(1) + "\n"));
   return output;

@@ -14,6 +14,10 @@
 
 namespace sauva {
 
+// Errors: RESOURCE_EXHAUSTED naming the directory, the bytes needed and those free, when its
+// file system has less room; NOT_FOUND when it cannot be asked.
+absl::Status CheckRoom(const std::string& directory, int64_t needed_bytes);
+
 // The directory that is being made: OUT.partial until it is whole.
 class QuantizedOutput {
  public:

@@ -117,6 +117,9 @@ absl::Status QuantizeModel(const QuantizeOptions& options,
       ++made;
     }
     done.seconds_left = made == 0 ? 0 : seconds / made * (done.num_layers - layer - 1);
+    // Else all of the model would count as this process's memory at the end.
+    model.checkpoint->DropPages();
+    source.DropPages();
     if (progress) progress(done);
   }
   return output.Finish();

@@ -54,7 +54,7 @@ class PendingFile {
   absl::Status Failed(const char* what) const {
     const std::string message =
         absl::StrCat(temporary_, " cannot be ", what, ": ", std::strerror(errno));
-    const bool full = errno == ENOSPC || errno == EDQUOT;
+    const bool full = errno == ENOSPC || errno == EDQUOT || errno == EFBIG;
     return full ? absl::ResourceExhaustedError(message) : absl::InternalError(message);
   }
 

@@ -34,4 +34,8 @@ absl::StatusOr<SourceTensors> SourceTensors::Open(const std::string& directory,
   return source;
 }
 
+void SourceTensors::DropPages() const {
+  for (const SafetensorsFile& file : files_) file.file.DropPages();
+}
+
 }  // namespace sauva

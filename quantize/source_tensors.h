@@ -27,6 +27,8 @@ class SourceTensors {
   const std::vector<Tensor>& layer(int index) const { return layers_[static_cast<size_t>(index)]; }
   // Embedding, head, final norm and what we do not know.
   const std::vector<Tensor>& rest() const { return rest_; }
+  // As Checkpoint has it.
+  void DropPages() const;
   // "model.layers.0.mlp.up_proj" of a canonical matrix.
   const std::string& module(const std::string& canonical) const { return modules_.at(canonical); }
 

@@ -51,7 +51,7 @@ own_rooms=(base_test net_test proto_test allocation_test attention_test backend_
   gateway_session_test stage_test sim_test
   quantized_matrix_test quantized_layout_test chat_template_test group_rounding_test gptq_test
   packing_test
-  model_safetensors_fuzz model_tokenizer_fuzz model_chat_template_fuzz worker_step_header_fuzz)
+  model_safetensors_fuzz model_quantized_fuzz model_tokenizer_fuzz model_chat_template_fuzz worker_step_header_fuzz)
 # What runs threads of its own, or is run by several, without gRPC.
 own_threads=(base_test thread_pool_test backend_equality_test attention_test sampler_test
   block_pool_test scheduler_test same_answer_test local_pipeline_test stage_test

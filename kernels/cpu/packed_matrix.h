@@ -22,7 +22,9 @@ class PackedMatrix {
 
   int64_t rows() const { return rows_; }
   int64_t columns() const { return columns_; }
-  int64_t size_bytes() const { return memory_.size_bytes(); }
+  int64_t size_bytes() const {
+    return memory_.size_bytes() + static_cast<int64_t>(std::span(column_order_).size_bytes());
+  }
   CodeFormat format() const { return format_; }
   ActivationKind activation() const { return activation_; }
 

@@ -55,25 +55,13 @@ class AwqLayout : public QuantizedLayout {
   absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts,
                                        MatrixSize size) const override {
     ASSIGN_OR_RETURN(const QuantizedOutline outline, Outline(parts, size));
-    QuantizedMatrix matrix{.kind = outline.kind,
-                           .bits = outline.bits,
-                           .rows = outline.rows,
-                           .columns = outline.columns,
-                           .group_size = outline.group_size};
+    QuantizedMatrix matrix = MatrixOf(outline);
     const int64_t groups = matrix.groups();
     matrix.codes.resize(static_cast<size_t>(size.rows * size.columns));
     matrix.zeros.resize(static_cast<size_t>(size.rows * groups));
-    matrix.scales.resize(matrix.zeros.size());
     Unpack(*parts.Find("qweight"), size.columns, matrix.codes);
     Unpack(*parts.Find("qzeros"), groups, matrix.zeros);
-    const QuantizedPart& scales = *parts.Find("scales");
-    for (int64_t group = 0; group < groups; ++group) {
-      for (int64_t row = 0; row < size.rows; ++row) {
-        matrix.scales[static_cast<size_t>(row * groups + group)] =
-            scales.Float(group * size.rows + row);
-      }
-    }
-    RETURN_IF_ERROR(CheckScales(parts, matrix.scales, groups));
+    RETURN_IF_ERROR(ReadScalesByGroup(parts, *parts.Find("scales"), matrix));
     return matrix;
   }
 

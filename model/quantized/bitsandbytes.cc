@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -79,13 +80,8 @@ class BitsandbytesLayout : public QuantizedLayout {
 
   absl::StatusOr<QuantizedMatrix> ReadInt8(const QuantizedParts& parts, MatrixSize size) const {
     ASSIGN_OR_RETURN(const QuantizedOutline outline, OutlineInt8(parts, size));
-    QuantizedMatrix matrix{.kind = outline.kind,
-                           .bits = outline.bits,
-                           .rows = size.rows,
-                           .columns = size.columns,
-                           .group_size = size.columns,
-                           .activation = outline.activation,
-                           .outlier_threshold = threshold_};
+    QuantizedMatrix matrix = MatrixOf(outline);
+    matrix.outlier_threshold = threshold_;
     constexpr uint8_t kZero = 128;
     const QuantizedPart& weight = *parts.Find("weight");
     matrix.codes.resize(weight.bytes.size());
@@ -94,7 +90,11 @@ class BitsandbytesLayout : public QuantizedLayout {
     }
     const QuantizedPart& largest = *parts.Find("SCB");
     for (int64_t row = 0; row < size.rows; ++row) {
-      matrix.scales.push_back(largest.Float(row) / 127.0f);
+      const auto first = matrix.codes.begin() + row * size.columns;
+      // A channel that is off has no largest number; any scale gives its codes their zeros.
+      const bool off = largest.Float(row) == 0 &&
+                       std::all_of(first, first + size.columns, [](auto c) { return c == kZero; });
+      matrix.scales.push_back(off ? 1.0f : largest.Float(row) / 127.0f);
     }
     matrix.zeros.assign(matrix.scales.size(), kZero);
     RETURN_IF_ERROR(CheckScales(parts, matrix.scales, 1));

@@ -73,12 +73,7 @@ class CompressedTensorsLayout : public QuantizedLayout {
   absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts,
                                        MatrixSize size) const override {
     ASSIGN_OR_RETURN(const QuantizedOutline outline, Outline(parts, size));
-    QuantizedMatrix matrix{.kind = outline.kind,
-                           .bits = outline.bits,
-                           .rows = size.rows,
-                           .columns = size.columns,
-                           .group_size = outline.group_size,
-                           .activation = outline.activation};
+    QuantizedMatrix matrix = MatrixOf(outline);
     ReadCodes(parts, matrix);
     const int64_t groups = matrix.groups();
     const QuantizedPart& scales = *parts.Find("weight_scale");

@@ -62,27 +62,14 @@ class GptqLayout : public QuantizedLayout {
   absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts,
                                        MatrixSize size) const override {
     ASSIGN_OR_RETURN(const QuantizedOutline outline, Outline(parts, size));
-    QuantizedMatrix matrix{.kind = outline.kind,
-                           .bits = outline.bits,
-                           .rows = outline.rows,
-                           .columns = outline.columns,
-                           .group_size = outline.group_size};
+    QuantizedMatrix matrix = MatrixOf(outline);
     if (const QuantizedPart* group_of_column = parts.Find("g_idx")) {
       ASSIGN_OR_RETURN(matrix.column_order,
                        ColumnOrder(parts, *group_of_column, matrix.group_size));
     }
     ReadCodes(*parts.Find("qweight"), matrix);
     ReadZeros(*parts.Find("qzeros"), matrix);
-    const QuantizedPart& scales = *parts.Find("scales");
-    const int64_t groups = matrix.groups();
-    matrix.scales.resize(matrix.zeros.size());
-    for (int64_t group = 0; group < groups; ++group) {
-      for (int64_t row = 0; row < size.rows; ++row) {
-        matrix.scales[static_cast<size_t>(row * groups + group)] =
-            scales.Float(group * size.rows + row);
-      }
-    }
-    RETURN_IF_ERROR(CheckScales(parts, matrix.scales, groups));
+    RETURN_IF_ERROR(ReadScalesByGroup(parts, *parts.Find("scales"), matrix));
     return matrix;
   }
 

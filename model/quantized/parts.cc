@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/status_macros.h"
 #include "kernels/half.h"
 #include "model/safetensors_header.h"
 
@@ -62,6 +63,28 @@ int64_t QuantizedParts::size_bytes() const {
   int64_t bytes = 0;
   for (const auto& [suffix, part] : by_suffix) bytes += static_cast<int64_t>(part.bytes.size());
   return bytes;
+}
+
+QuantizedMatrix MatrixOf(const QuantizedOutline& outline) {
+  return {.kind = outline.kind,
+          .bits = outline.bits,
+          .rows = outline.rows,
+          .columns = outline.columns,
+          .group_size = outline.group_size,
+          .activation = outline.activation};
+}
+
+absl::Status ReadScalesByGroup(const QuantizedParts& parts, const QuantizedPart& scales,
+                               QuantizedMatrix& matrix) {
+  const int64_t groups = matrix.groups();
+  matrix.scales.resize(static_cast<size_t>(matrix.rows * groups));
+  for (int64_t group = 0; group < groups; ++group) {
+    for (int64_t row = 0; row < matrix.rows; ++row) {
+      matrix.scales[static_cast<size_t>(row * groups + group)] =
+          scales.Float(group * matrix.rows + row);
+    }
+  }
+  return CheckScales(parts, matrix.scales, groups);
 }
 
 absl::Status CheckScales(const QuantizedParts& parts, std::span<const float> scales,

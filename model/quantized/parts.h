@@ -10,6 +10,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/quantized_matrix.h"
+#include "model/quantized_outline.h"
 
 namespace sauva {
 
@@ -49,6 +51,14 @@ uint32_t StreamValue(const Words& word, int64_t index, int bits) {
   if (shift + bits > 32) value |= static_cast<uint64_t>(word(bit / 32 + 1)) << (32 - shift);
   return static_cast<uint32_t>(value & ((uint64_t{1} << bits) - 1));
 }
+
+// A matrix of these sizes, as yet without codes, scales and zero points.
+QuantizedMatrix MatrixOf(const QuantizedOutline& outline);
+
+// Scales [groups, rows] as the matrix's [rows, groups].
+// Errors: those of CheckScales.
+absl::Status ReadScalesByGroup(const QuantizedParts& parts, const QuantizedPart& scales,
+                               QuantizedMatrix& matrix);
 
 // Errors: INVALID_ARGUMENT naming module, row and group of a scale that is zero, negative,
 // subnormal or not finite.

@@ -250,6 +250,19 @@ TEST(QuantizedLayoutTest, ScalesOfZeroSubnormalOrNotFiniteAreNamed) {
   ExpectRefused(fixture, "subnormal");
 }
 
+TEST(QuantizedLayoutTest, AnInt8RowOfZerosMayHaveAScaleOfZeroAndNoOtherMay) {
+  Fixture fixture = Load("bnb_int8");
+  const auto columns = static_cast<size_t>(fixture.size.columns);
+  fixture.Change("SCB", [](std::string& bytes) { std::memset(bytes.data(), 0, sizeof(float)); });
+  ExpectRefused(fixture, "the scale of row 0, group 0 is 0");
+  fixture.Change("weight", [&](std::string& bytes) { std::memset(bytes.data(), 0, columns); });
+  const auto matrix = Read(fixture);
+  ASSERT_TRUE(matrix.ok()) << matrix.status();
+  const std::vector<float> values = Dequantize(*matrix);
+  for (size_t i = 0; i < columns; ++i) EXPECT_EQ(values[i], 0.0f);
+  EXPECT_NE(values[columns], 0.0f);
+}
+
 TEST(QuantizedLayoutTest, AnNf4BlockOfZerosHasAScaleOfZero) {
   Fixture fixture = Load("bnb_nf4");
   fixture.Change("weight.absmax", [](std::string& bytes) { std::memset(bytes.data(), 0, 4); });

@@ -139,14 +139,17 @@ TEST(GptqTest, ColumnsThatWereNeverUsedBecomeZero) {
 }
 
 TEST(GptqTest, DampingIsRaisedAndSaidOrTheHessianRefused) {
-  // A mean to damp with, but a direction of negative size: no data gives that.
-  const GptqOptions options = {.bits = 4, .group_size = 32, .damping = 0.001f};
+  // All inputs are one: beside the first, every pivot is what damping adds, which f32 does
+  // not see below 1e-7 of it.
+  GptqOptions options = {.bits = 4, .group_size = 32, .damping = 1e-9f};
+  const std::vector<float> same(static_cast<size_t>(kColumns), 1.0f);
   Hessian singular(kColumns);
-  std::vector<float> ones(static_cast<size_t>(kColumns), 1.0f);
-  for (int i = 0; i < 3; ++i) singular.Add({ones.data(), 1, kColumns}, 1);
+  for (int i = 0; i < 4; ++i) singular.Add({same.data(), 1, kColumns}, 1);
   std::string note;
-  EXPECT_TRUE(GptqFactor::Create(std::move(singular), options, note).ok())
-      << "damping makes one direction enough";
+  EXPECT_TRUE(GptqFactor::Create(std::move(singular), options, note).ok());
+  EXPECT_THAT(note, HasSubstr("damping raised to 1e-0"));
+  options.damping = 0.01f;
+  std::vector<float> ones = same;
   Hessian broken(kColumns);
   ones[7] = std::nanf("");
   broken.Add({ones.data(), 1, kColumns}, 1);

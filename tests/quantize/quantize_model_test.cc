@@ -4,15 +4,20 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <limits>
 #include <set>
 
+#include "engine/stage.h"
 #include "model/model.h"
+#include "quantize/output.h"
 #include "tests/engine/engine_testing.h"
 #include "tests/model/tiny_checkpoint.h"
 
@@ -63,12 +68,31 @@ QuantizeOptions OptionsOf(Method method, const std::string& name) {
           .threads = 2};
 }
 
-class EveryMethodTest : public testing::TestWithParam<Method> {
+// A format that is written.
+struct Format {
+  Method method = Method::kInt8;
+  int bits = 4;
+  bool act_order = false;
+  bool symmetric = true;
+};
+
+std::string NameOf(const Format& format) {
+  std::string name = Name(format.method);
+  if (format.method == Method::kGptq) name += std::to_string(format.bits);
+  if (format.act_order) name += "_act_order";
+  if (!format.symmetric) name += "_zero_points";
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+class EveryMethodTest : public testing::TestWithParam<Format> {
  protected:
-  static std::string FileName() {
-    std::string name = Name(GetParam());
-    std::ranges::replace(name, '-', '_');
-    return name;
+  static QuantizeOptions OptionsIn(const std::string& purpose) {
+    QuantizeOptions options = OptionsOf(GetParam().method, purpose + "_" + NameOf(GetParam()));
+    options.bits = GetParam().bits;
+    options.act_order = GetParam().act_order;
+    options.symmetric = GetParam().symmetric;
+    return options;
   }
 };
 
@@ -96,8 +120,35 @@ Completions Ask(const Model& model, const LocalPipeline::BackendFactory& factory
   return *std::move(completions);
 }
 
+// The estimate is by headers. Scales of f32 that all fit f16 are held so; zero points that are
+// all in the middle, and an order that leaves the columns as they are, not at all; each tensor
+// is rounded up to 64 bytes.
+void ExpectLoadedBytesAsEstimated(const Model& model) {
+  auto pipeline = LocalPipeline::Create(model.spec, *model.checkpoint,
+                                        CpuFactory(1, InstructionSet::kAuto), {});
+  ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+  int64_t estimate = EstimateHeadBytes(model.spec, *model.checkpoint, LoadFormat::kStored);
+  int64_t spared = 0;
+  int64_t tensors = 2;
+  for (int layer = 0; layer < model.spec.num_layers(); ++layer) {
+    estimate += EstimateLayerBytes(model.spec, *model.checkpoint, layer, LoadFormat::kStored);
+    tensors += 9;
+    for (const std::string& name : model.checkpoint->Names()) {
+      const auto outline = model.checkpoint->FindQuantized(name);
+      if (layer == 0 && outline) {
+        const int64_t groups = (outline->columns + outline->group_size - 1) / outline->group_size;
+        const int64_t most = (outline->half_scales ? 0 : 2) + (outline->zero_points ? 1 : 0);
+        spared += outline->rows * groups * most + (outline->act_order ? outline->columns * 4 : 0);
+      }
+    }
+  }
+  const int64_t loaded = (*pipeline)->weight_bytes();
+  EXPECT_LE(loaded, estimate + tensors * 64);
+  EXPECT_GE(loaded, estimate - spared);
+}
+
 TEST_P(EveryMethodTest, WritesAModelWhoseTokensDependOnNothingElse) {
-  const QuantizeOptions options = OptionsOf(GetParam(), "same_" + FileName());
+  const QuantizeOptions options = OptionsIn("same");
   int layers = 0;
   const absl::Status status = QuantizeModel(options, [&](const LayerDone& done) {
     EXPECT_EQ(done.layer, layers++);
@@ -111,6 +162,7 @@ TEST_P(EveryMethodTest, WritesAModelWhoseTokensDependOnNothingElse) {
   EXPECT_NE(model.quantization, "");
   EXPECT_LT(DescribeJson(model)["linear_bits_per_weight"], 14);
 
+  ExpectLoadedBytesAsEstimated(model);
   constexpr int kTexts = 16;
   Completions truth;
   std::set<TokenId> distinct;
@@ -133,10 +185,56 @@ TEST_P(EveryMethodTest, WritesAModelWhoseTokensDependOnNothingElse) {
   expect_truth(Ask(model, CpuFactory(1, InstructionSet::kAuto), 2, Texts(kTexts)));
 }
 
+// Runs the job in a process of its own that may write files of no more than 4 KiB once the
+// first layer is done, which ends it by a signal in the middle of a write, or where that is
+// ignored as a full disk does. Returns how it ended.
+int QuantizeWithALimit(const QuantizeOptions& options, void (*on_limit)(int),
+                       const std::string& message_file) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    std::signal(SIGXFSZ, on_limit);
+    const absl::Status ended = QuantizeModel(options, [](const LayerDone&) {
+      const rlimit limit = {4096, 4096};
+      ::setrlimit(RLIMIT_FSIZE, &limit);
+    });
+    WriteFile(message_file, std::string(ended.message()));
+    ::_exit(static_cast<int>(ended.code()));
+  }
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  return status;
+}
+
+TEST_P(EveryMethodTest, AKillOrAFullDiskInMidWriteLeavesNoCheckpointAndIsGoneOnFrom) {
+  const QuantizeOptions options = OptionsIn("cut");
+  const std::string message = OutPath("message.txt");
+  const int full = QuantizeWithALimit(options, SIG_IGN, message);
+  ASSERT_TRUE(WIFEXITED(full));
+  EXPECT_EQ(WEXITSTATUS(full), static_cast<int>(absl::StatusCode::kResourceExhausted));
+  EXPECT_THAT(ReadFile(message), HasSubstr("model-00002-of-00004.safetensors.tmp"));
+  EXPECT_FALSE(fs::exists(options.out));
+
+  const int killed = QuantizeWithALimit(options, SIG_DFL, message);
+  ASSERT_TRUE(WIFSIGNALED(killed));
+  EXPECT_EQ(WTERMSIG(killed), SIGXFSZ);
+  EXPECT_FALSE(fs::exists(options.out));
+  EXPECT_TRUE(fs::exists(options.out + ".partial/model-00002-of-00004.safetensors.tmp"));
+
+  int resumed = 0;
+  const absl::Status ended =
+      QuantizeModel(options, [&](const LayerDone& done) { resumed += done.resumed ? 1 : 0; });
+  ASSERT_TRUE(ended.ok()) << ended;
+  EXPECT_EQ(resumed, 1);
+  for (const auto& entry : fs::directory_iterator(options.out)) {
+    EXPECT_NE(entry.path().extension(), ".tmp") << entry.path();
+  }
+  EXPECT_NE(OpenOrDie(options.out).quantization, "");
+}
+
 TEST_P(EveryMethodTest, GoesOnAfterAKillWithTheSameBytes) {
-  const QuantizeOptions whole = OptionsOf(GetParam(), "whole_" + FileName());
+  const QuantizeOptions whole = OptionsIn("whole");
   ASSERT_TRUE(QuantizeModel(whole, {}).ok());
-  const QuantizeOptions killed = OptionsOf(GetParam(), "killed_" + FileName());
+  const QuantizeOptions killed = OptionsIn("killed");
   const pid_t child = ::fork();
   if (child == 0) {
     const absl::Status ended = QuantizeModel(killed, [](const LayerDone& done) {
@@ -160,6 +258,10 @@ TEST_P(EveryMethodTest, GoesOnAfterAKillWithTheSameBytes) {
       QuantizeModel(killed, [&](const LayerDone& done) { resumed += done.resumed ? 1 : 0; });
   ASSERT_TRUE(ended.ok()) << ended;
   EXPECT_EQ(resumed, 2);
+  const auto files = [](const std::string& path) {
+    return std::distance(fs::directory_iterator(path), fs::directory_iterator());
+  };
+  EXPECT_EQ(files(killed.out), files(whole.out));
   for (const auto& entry : fs::directory_iterator(whole.out)) {
     const std::string name = entry.path().filename();
     EXPECT_EQ(ReadFile(killed.out + "/" + name), ReadFile(entry.path())) << name;
@@ -169,8 +271,8 @@ TEST_P(EveryMethodTest, GoesOnAfterAKillWithTheSameBytes) {
 class CalibratedMethodTest : public EveryMethodTest {};
 
 TEST_P(CalibratedMethodTest, ActivationsOnDiskChangeNothing) {
-  const QuantizeOptions in_memory = OptionsOf(GetParam(), "memory_" + FileName());
-  QuantizeOptions on_disk = OptionsOf(GetParam(), "disk_" + FileName());
+  const QuantizeOptions in_memory = OptionsIn("memory");
+  QuantizeOptions on_disk = OptionsIn("disk");
   on_disk.memory_bytes = 0;
   ASSERT_TRUE(QuantizeModel(in_memory, {}).ok());
   ASSERT_TRUE(QuantizeModel(on_disk, {}).ok());
@@ -181,18 +283,19 @@ TEST_P(CalibratedMethodTest, ActivationsOnDiskChangeNothing) {
   }
 }
 
-std::string CaseName(const testing::TestParamInfo<Method>& test) {
-  std::string name = Name(test.param);
-  std::ranges::replace(name, '-', '_');
-  return name;
-}
+std::string CaseName(const testing::TestParamInfo<Format>& test) { return NameOf(test.param); }
+
+constexpr Format kGptqWithAll = {.method = Method::kGptq, .act_order = true, .symmetric = false};
 
 INSTANTIATE_TEST_SUITE_P(Methods, EveryMethodTest,
-                         testing::Values(Method::kInt8, Method::kInt8Static, Method::kLlmInt8,
-                                         Method::kNf4, Method::kAwq, Method::kGptq),
+                         testing::Values(Format{Method::kInt8}, Format{Method::kInt8Static},
+                                         Format{Method::kLlmInt8}, Format{Method::kNf4},
+                                         Format{Method::kAwq}, Format{Method::kGptq},
+                                         Format{Method::kGptq, 3}, kGptqWithAll),
                          CaseName);
 INSTANTIATE_TEST_SUITE_P(Methods, CalibratedMethodTest,
-                         testing::Values(Method::kInt8Static, Method::kAwq, Method::kGptq),
+                         testing::Values(Format{Method::kInt8Static}, Format{Method::kAwq},
+                                         Format{Method::kGptq}),
                          CaseName);
 
 void ExpectRefused(const QuantizeOptions& options, const std::string& word) {
@@ -230,6 +333,16 @@ TEST(QuantizeModelTest, TooLittleTextIsRefusedWithTheNumberNeeded) {
   WriteFile(lines, "{\"text\": \"a\"}\n{\"txt\": \"b\"}\n");
   options.calibration = lines;
   ExpectRefused(options, "line 2");
+}
+
+TEST(QuantizeModelTest, TooLittleRoomIsRefusedWithTheBytesNeededAndFree) {
+  const std::string directory = fs::path(Source()).parent_path();
+  EXPECT_TRUE(CheckRoom(directory, 1).ok());
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  const absl::Status status = CheckRoom(directory, kMost);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(directory));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(std::to_string(kMost)));
 }
 
 TEST(QuantizeModelTest, WhatIsQuantizedAlreadyIsRefused) {
