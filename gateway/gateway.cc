@@ -6,16 +6,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
+#include "gateway/seeded_random.h"
 #include "net/traceparent.h"
 
 namespace sauva {
 namespace {
-
-std::mt19937_64 SeededByTheSystem() {
-  std::random_device device;
-  std::seed_seq seed{device(), device(), device(), device()};
-  return std::mt19937_64(seed);
-}
 
 Gateway::Tokens WithPieces(std::vector<TokenId> ids, const Tokenizer& tokenizer) {
   Gateway::Tokens tokens{.ids = std::move(ids), .pieces = {}};
@@ -43,7 +38,8 @@ Gateway::Gateway(const Context& context, const GatewayOptions& options,
                .heads = context.heads,
                .admission = admission_,
                .metrics = context.metrics,
-               .slow_request = options.slow_request},
+               .slow_request = options.slow_request,
+               .on_spans = context.on_spans},
               options.session),
       model_waits_(*context.loop, [this](uint64_t id) { OnWaitOver(id); }),
       random_(SeededByTheSystem()) {}
@@ -87,11 +83,9 @@ void Gateway::Accept(uint64_t call_id, Call call) {
                         ? absl::StrCat("r-", absl::Hex(random_(), absl::kZeroPad16))
                         : call.request.request_id;
   const int64_t num_samples = call.request.sampling.n;
-  if (!call.request.traceparent.empty()) {
-    call.request.traceparent = ChildTraceparent(call.request.traceparent, random_() | 1);
-  }
+  const std::string trace = call.request.trace ? FormatTraceparent(*call.request.trace) : "";
   LogDebug("request", {{"request_id", call.request_id},
-                       {"traceparent", call.request.traceparent},
+                       {"traceparent", trace},
                        {"tenant", call.request.tenant},
                        {"priority", call.request.priority},
                        {"samples", num_samples}});
@@ -191,16 +185,18 @@ void Gateway::BeginSamples(uint64_t call_id, const std::shared_ptr<const Tokeniz
   // Shared: by the samples of this request.
   auto first_dispatch = std::make_shared<FirstDispatch>();
   for (SampleRequest& sample : *samples) {
-    call.samples.push_back(
-        runner_.Add({.request = std::move(sample),
-                     .model = model,
-                     .first_dispatch = first_dispatch,
-                     .arrived = call.arrived,
-                     .traceparent = call.request.traceparent,
-                     .handlers = {.on_output = call.handlers.on_output,
-                                  .on_ended = [this, call_id](uint64_t id, const absl::Status& s) {
-                                    OnSampleEnded(call_id, id, s);
-                                  }}}));
+    call.samples.push_back(runner_.Add(
+        {.request = std::move(sample),
+         .model = model,
+         .first_dispatch = first_dispatch,
+         .arrived = call.arrived,
+         .trace = call.request.trace,
+         .operation =
+             std::holds_alternative<ChatInput>(call.request.prompt) ? "chat" : "text_completion",
+         .handlers = {.on_output = call.handlers.on_output,
+                      .on_ended = [this, call_id](uint64_t id, const absl::Status& s) {
+                        OnSampleEnded(call_id, id, s);
+                      }}}));
   }
   for (const uint64_t id : std::vector<uint64_t>(call.samples)) runner_.Begin(id);
 }

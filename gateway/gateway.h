@@ -48,6 +48,7 @@ class Gateway {
     CoordinatorClient& coordinator;
     HeadClient& heads;
     GatewayMetrics& metrics;
+    SampleRunner::OnSpans on_spans;  // null: no spans are made
   };
   // on_health: on the loop, when readiness to serve changes.
   enum class Health { kServing, kNotServing };

@@ -54,6 +54,12 @@ GatewayFlags::GatewayFlags(CLI::App& app) {
   app.add_option("--slow-request", slow_request_,
                  "log the timeline of requests that take longer, as 30s; inf: none")
       ->capture_default_str();
+  app.add_option("--otlp", config_.otlp.collector,
+                 "HOST:PORT of a collector that takes OTLP over gRPC: spans go there; empty: none "
+                 "are made")
+      ->capture_default_str();
+  app.add_option("--otlp-ca", config_.otlp.ca,
+                 "PEM file: whom to trust as the collector, by TLS; empty: plaintext");
   app.add_option("--drain-timeout", drain_timeout_,
                  "how long running requests may take after SIGTERM")
       ->capture_default_str();

@@ -97,6 +97,9 @@ GatewayMetrics::GatewayMetrics(Metrics& metrics)
           metrics.Gauge("sauva_unread_bytes", "Memory of responses that wait for clients to read")),
       slow_readers_(metrics.Counter("sauva_slow_readers_total",
                                     "Samples cut off since their client read too slowly")),
+      spans_sent_(metrics.Counter("sauva_spans_sent_total", "Spans that the collector has taken")),
+      spans_dropped_(
+          metrics.Counter("sauva_spans_dropped_total", "Spans that the collector did not take")),
       ready_(metrics.Gauge("sauva_gateway_ready",
                            "1 while a pipeline is ready and this gateway takes requests")) {
   for (const absl::StatusCode code : kOrdinaryCodes) Refusals(code);

@@ -68,6 +68,8 @@ class GatewayMetrics {
   void Queued(const Admission& admission);
   void Unread(double change) { unread_bytes_.Increment(change); }  // of responses that wait
   void SlowReader() { slow_readers_.Increment(); }                 // one that was cut off
+  void SpansSent(size_t number) { spans_sent_.Increment(static_cast<double>(number)); }
+  void SpansDropped(size_t number) { spans_dropped_.Increment(static_cast<double>(number)); }
   void Ready(bool ready) { ready_.Set(ready ? 1 : 0); }
 
   // Of a model that the cluster serves; valid as long as this object. Beyond kMaxModels all
@@ -82,6 +84,8 @@ class GatewayMetrics {
   prometheus::Gauge& queued_tokens_;
   prometheus::Gauge& unread_bytes_;
   prometheus::Counter& slow_readers_;
+  prometheus::Counter& spans_sent_;
+  prometheus::Counter& spans_dropped_;
   prometheus::Gauge& ready_;
   std::mutex mutex_;
   std::map<std::string, std::unique_ptr<ModelMetrics>> models_;  // guarded by mutex_

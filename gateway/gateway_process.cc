@@ -1,7 +1,9 @@
 #include "gateway/gateway_process.h"
 
 #include <grpcpp/impl/codegen/service_type.h>
+#include <unistd.h>
 
+#include <array>
 #include <future>
 #include <utility>
 
@@ -20,6 +22,13 @@ constexpr const char* kServiceName = "sauva.v1.GenerationService";
 // After the last request has ended: for its last response to reach the client.
 constexpr absl::Duration kFarewell = absl::Seconds(1);
 
+// What tells this gateway from others: in Kubernetes the pod's name, and the process.
+std::string InstanceName() {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  return absl::StrCat(host.data(), "/", getpid());
+}
+
 }  // namespace
 
 struct GatewayProcess::Parts {
@@ -32,12 +41,16 @@ struct GatewayProcess::Parts {
                [this](double change) { gateway_metrics.Unread(change); }),
         coordinator(std::move(coordinator_in)),
         heads(config.tls),
-        gateway({.loop = loop,
-                 .text_loop = text_loop,
-                 .coordinator = *coordinator,
-                 .heads = heads,
-                 .metrics = gateway_metrics},
-                config.gateway, [this](Gateway::Health health) { ShowHealth(health); }),
+        gateway(
+            {.loop = loop,
+             .text_loop = text_loop,
+             .coordinator = *coordinator,
+             .heads = heads,
+             .metrics = gateway_metrics,
+             .on_spans = config.otlp.collector.empty()
+                             ? SampleRunner::OnSpans()
+                             : [this](std::vector<Span> made) { spans->Offer(std::move(made)); }},
+            config.gateway, [this](Gateway::Health health) { ShowHealth(health); }),
         service(MakeGatewayService(gateway, *coordinator, unread, config.service)) {}
   ~Parts() {
     process_health.Unwatch();
@@ -54,10 +67,21 @@ struct GatewayProcess::Parts {
     process_health.SetReady(health == Gateway::Health::kServing);
   }
 
+  absl::Status ConnectCollector() {
+    if (config.otlp.collector.empty()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(
+        spans,
+        OtlpClient::Create(config.otlp, InstanceName(),
+                           {.on_sent = [this](size_t n) { gateway_metrics.SpansSent(n); },
+                            .on_dropped = [this](size_t n) { gateway_metrics.SpansDropped(n); }}));
+    return absl::OkStatus();
+  }
+
   const GatewayConfig config;
   ProcessHealth& process_health;
   GatewayMetrics gateway_metrics;
-  OutboxMemory unread;  // before all that may hold a call
+  std::unique_ptr<OtlpClient> spans;  // null: none are made; else there before the server is
+  OutboxMemory unread;                // before all that may hold a call
   const OwnerLoop loop = std::make_shared<EventLoop>();
   EventLoop text_loop;
   std::unique_ptr<CoordinatorClient> coordinator;
@@ -76,6 +100,7 @@ absl::StatusOr<std::unique_ptr<GatewayProcess>> GatewayProcess::Start(const Gate
   std::unique_ptr<CoordinatorClient> coordinator;
   ASSIGN_OR_RETURN(coordinator, CoordinatorClient::Create(config.coordinator, config.tls));
   auto parts = std::make_unique<Parts>(config, metrics, health, std::move(coordinator));
+  RETURN_IF_ERROR(parts->ConnectCollector());
   ASSIGN_OR_RETURN(parts->server, RpcServer::Start({.address = config.listen,
                                                     .tls = config.tls,
                                                     .client_certificate = ClientCertificate::kNone},
@@ -95,6 +120,7 @@ int GatewayProcess::Drain() {
                         [&](int num_cut) { empty.set_value(num_cut); });
   const int num_cut = empty.get_future().get();
   parts_->server->Shutdown(kFarewell);
+  if (parts_->spans != nullptr) parts_->spans->Flush(absl::Now() + kFarewell);
   return num_cut;
 }
 

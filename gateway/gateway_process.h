@@ -9,6 +9,7 @@
 #include "base/metrics.h"
 #include "gateway/gateway.h"
 #include "gateway/gateway_service.h"
+#include "gateway/otlp_client.h"
 #include "net/process_health.h"
 #include "net/tls.h"
 
@@ -22,6 +23,7 @@ struct GatewayConfig {
   TlsOptions tls;
   GatewayOptions gateway;
   GatewayServiceOptions service;
+  OtlpOptions otlp;
 };
 
 // A whole gateway: its loops, clients and server.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -32,12 +33,11 @@ absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(deadline);
 }
 
-// What the caller's trace context says; empty when it has none or a malformed one.
-std::string TraceparentOf(const grpc::CallbackServerContext& context) {
+// The caller's trace context; nothing when it has none or a malformed one.
+std::optional<TraceContext> TraceOf(const grpc::CallbackServerContext& context) {
   const auto found = context.client_metadata().find(kTraceparentKey);
-  if (found == context.client_metadata().end()) return {};
-  const std::string text(found->second.data(), found->second.size());
-  return IsTraceparent(text) ? text : std::string();
+  if (found == context.client_metadata().end()) return std::nullopt;
+  return ParseTraceparent({found->second.data(), found->second.size()});
 }
 
 using Api = v1::GenerationService;
@@ -143,7 +143,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GatewayService::Generate(
   if (const absl::Status status = ReadMessage(*bytes, request); !status.ok()) return Refuse(status);
   absl::StatusOr<GenerateInput> input = FromProto(request);
   if (!input.ok()) return Refuse(input.status());
-  input->traceparent = TraceparentOf(*context);
+  input->trace = TraceOf(*context);
   const auto writer = RawWriter::Make(UnreadLimits(request.sampling().n()));
   const uint64_t call_id = gateway_.Generate(
       *std::move(input), DeadlineOf(*context),
@@ -178,7 +178,7 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GatewayService::GenerateBatch(
       batch->Done(i, input.status());
       continue;
     }
-    input->traceparent = TraceparentOf(*context);
+    input->trace = TraceOf(*context);
     const uint64_t call_id = gateway_.Generate(
         *std::move(input), DeadlineOf(*context),
         {.on_output = [batch, i](SampleOutput output) { return batch->Send(i, std::move(output)); },

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "model/chat_template/chat_template.h"
+#include "net/traceparent.h"
 #include "proto/generation.h"
 
 namespace sauva {
@@ -30,7 +32,7 @@ struct GenerateInput {
   std::variant<std::monostate, std::string, std::vector<TokenId>, ChatInput> prompt;
   SamplingParams sampling;  // seed and max_tokens as the caller gave them
   std::vector<ResumeInput> resume;
-  std::string traceparent;  // as IsTraceparent; empty: none came
+  std::optional<TraceContext> trace;  // the caller's
 };
 
 }  // namespace sauva

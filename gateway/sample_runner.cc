@@ -7,11 +7,24 @@
 #include "base/log.h"
 
 namespace sauva {
+namespace {
+
+std::string RandomBytes(uint64_t random) {
+  return std::string(reinterpret_cast<const char*>(&random), sizeof random);
+}
+
+}  // namespace
 
 uint64_t SampleRunner::Add(NewSample sample) {
   const uint64_t id = next_id_++;
   ModelMetrics& metrics = context_.metrics.Of(sample.model->ref.name);
-  samples_.try_emplace(id, std::move(sample), limits_, metrics);
+  Sample& added = samples_.try_emplace(id, std::move(sample), limits_, metrics).first->second;
+  if (added.caller) {
+    added.trace = *added.caller;
+  } else {
+    for (int i = 0; i < 2; ++i) added.trace.trace_id += RandomBytes(NewSpanId());
+  }
+  added.trace.span_id = NewSpanId();
   metrics.Waiting(1);
   return id;
 }
@@ -21,6 +34,8 @@ void SampleRunner::Handle(uint64_t id, const SessionEvent& event) {
   if (found == samples_.end()) return;
   Sample& sample = found->second;
   const absl::Time now = absl::Now();
+  if (const auto* tokens = std::get_if<HeadSentTokens>(&event)) sample.timeline.On(*tokens);
+  if (const auto* ended = std::get_if<HeadEnded>(&event)) sample.timeline.On(*ended, now);
   SessionEffects effects = sample.session.OnEvent(event, now);
   if (sample.queued && sample.session.accepted()) LeaveQueue(sample, now);
   for (SessionEffect& effect : effects) {
@@ -49,7 +64,12 @@ void SampleRunner::End(uint64_t id) {
     sample.metrics.Running(-1);
   }
   context_.metrics.Queued(context_.admission);
+  if (!sample.timeline.streams().empty()) {
+    sample.timeline.End(sample.timeline.streams().back().attempt, absl::OkStatus(), absl::Now());
+  }
   if (!sample.ended->ok()) NoteFailure(sample);
+  NoteIfSlow(sample);
+  ReportSpans(sample);
   sample.handlers.on_ended(id, *sample.ended);
 }
 
@@ -63,28 +83,67 @@ void SampleRunner::NoteFailure(const Sample& sample) {
                                {"reason", sample.ended->ToString()}});
 }
 
+std::string SampleRunner::TraceparentOf(const Sample& sample, uint64_t span_id) const {
+  if (!sample.caller) return {};
+  TraceContext context = sample.trace;
+  context.span_id = span_id;
+  return FormatTraceparent(context);
+}
+
 // The timeline of one sample in one line.
-void SampleRunner::NoteIfSlow(const Sample& sample, const SampleUsage& usage) {
-  if (usage.total_time < context_.slow_request) return;
+void SampleRunner::NoteIfSlow(const Sample& sample) {
+  const absl::Time now = absl::Now();
+  if (now - sample.arrived < context_.slow_request) return;
   const SampleRequest& request = sample.session.request();
-  const auto ms = [](absl::Duration time) { return absl::ToInt64Milliseconds(time); };
-  LogInfo("slow request", {{"request_id", request.request_id},
-                           {"sample", request.sample_index},
-                           {"traceparent", sample.traceparent},
-                           {"model", request.model.name},
-                           {"prompt_tokens", request.prompt.size()},
-                           {"cached_tokens", usage.cached_tokens},
-                           {"tokens", usage.completion_tokens},
-                           {"resumes", usage.resumes},
-                           {"queue_ms", ms(sample.in_queue)},
-                           {"first_token_ms", ms(usage.time_to_first_token)},
-                           {"longest_gap_ms", ms(sample.longest_gap)},
-                           {"total_ms", ms(usage.total_time)}});
+  const auto ms = [&](absl::Time end) {
+    return absl::ToInt64Milliseconds(std::min(end, now) - sample.arrived);
+  };
+  std::vector<LogField> fields = {{"request_id", request.request_id},
+                                  {"sample", request.sample_index},
+                                  {"traceparent", TraceparentOf(sample, sample.trace.span_id)},
+                                  {"status", absl::StatusCodeToString(sample.ended->code())},
+                                  {"model", request.model.name},
+                                  {"prompt_tokens", request.prompt.size()},
+                                  {"cached_tokens", sample.usage.cached_tokens},
+                                  {"tokens", sample.session.completion().tokens().size()},
+                                  {"resumes", sample.usage.resumes},
+                                  {"queue_ms", ms(sample.left_queue)},
+                                  {"first_token_ms", ms(sample.first_token_at)},
+                                  {"longest_gap_ms", absl::ToInt64Milliseconds(sample.longest_gap)},
+                                  {"total_ms", ms(now)}};
+  for (LogField& field : StreamFields(sample.timeline)) fields.push_back(std::move(field));
+  LogInfo("slow request", fields);
+}
+
+// Those whose caller records its trace; and of callers without a trace those that somebody will
+// ask about: slow ones and failures.
+void SampleRunner::ReportSpans(const Sample& sample) {
+  if (context_.on_spans == nullptr) return;
+  const absl::Time now = absl::Now();
+  const bool wanted = sample.caller ? sample.caller->sampled()
+                                    : now - sample.arrived >= context_.slow_request ||
+                                          !(sample.ended->ok() || absl::IsCancelled(*sample.ended));
+  if (!wanted) return;
+  SampleRecord record{.trace = sample.trace,
+                      .parent_span_id = sample.caller ? sample.caller->span_id : 0,
+                      .operation = sample.operation,
+                      .request = sample.session.request(),
+                      .timeline = sample.timeline,
+                      .arrived = sample.arrived,
+                      .left_queue = sample.left_queue,
+                      .first_token = sample.first_token_at,
+                      .ended = now,
+                      .usage = sample.usage,
+                      .finish = sample.finish,
+                      .status = *sample.ended};
+  record.usage.completion_tokens =
+      static_cast<uint32_t>(sample.session.completion().tokens().size());
+  context_.on_spans(SpansOf(record, NewSpanId()));
 }
 
 void SampleRunner::LeaveQueue(Sample& sample, absl::Time now) {
   sample.queued = false;
-  sample.in_queue = now - sample.arrived;
+  sample.left_queue = now;
   context_.admission.Dequeue(sample.num_tokens());
   context_.metrics.Queued(context_.admission);
   sample.metrics.Waiting(-1);
@@ -141,8 +200,17 @@ void SampleRunner::Do(uint64_t id, Sample& sample, AbandonDispatch& effect) {
 
 void SampleRunner::Do(uint64_t id, Sample& sample, OpenHead& effect) {
   const uint64_t attempt = effect.attempt;
+  const uint64_t span_id = NewSpanId();
+  effect.request.with_phases =
+      context_.on_spans != nullptr || context_.slow_request != absl::InfiniteDuration();
+  sample.timeline.Open({.attempt = attempt,
+                        .head = effect.address,
+                        .epoch = effect.request.epoch,
+                        .span_id = span_id,
+                        .begin = absl::Now()});
   absl::StatusOr<std::shared_ptr<PendingCall>> head = context_.heads.Open(
-      effect.address, effect.request, sample.session.request().deadline, sample.traceparent,
+      effect.address, effect.request, sample.session.request().deadline,
+      TraceparentOf(sample, span_id),
       {.on_tokens =
            [this, id, attempt, loop = context_.loop](SequenceTokens message) {
              PostEvent(loop, [this, id, attempt, message = std::move(message)]() mutable {
@@ -164,7 +232,8 @@ void SampleRunner::Do(uint64_t id, Sample& sample, OpenHead& effect) {
   });
 }
 
-void SampleRunner::Do(uint64_t, Sample& sample, CancelHead&) {
+void SampleRunner::Do(uint64_t, Sample& sample, CancelHead& effect) {
+  sample.timeline.End(effect.attempt, absl::OkStatus(), absl::Now());
   if (sample.head != nullptr) sample.head->Cancel();
 }
 
@@ -172,6 +241,7 @@ void SampleRunner::Do(uint64_t, Sample& sample, DeliverTokens& effect) {
   const absl::Time now = absl::Now();
   if (sample.last_tokens_at == absl::InfinitePast()) {
     sample.metrics.FirstToken(now - sample.arrived);
+    sample.first_token_at = now;
   } else {
     sample.metrics.NextTokens(now - sample.last_tokens_at);
     sample.longest_gap = std::max(sample.longest_gap, now - sample.last_tokens_at);
@@ -187,6 +257,7 @@ void SampleRunner::Do(uint64_t, Sample& sample, DeliverTokens& effect) {
 
 void SampleRunner::Do(uint64_t id, Sample& sample, StreamResumed& effect) {
   sample.metrics.Resumed(effect);
+  ++sample.usage.resumes;
   LogInfo("stream resumed", {{"request_id", sample.session.request().request_id},
                              {"sample", sample.session.request().sample_index},
                              {"id", id},
@@ -196,7 +267,8 @@ void SampleRunner::Do(uint64_t id, Sample& sample, StreamResumed& effect) {
 
 void SampleRunner::Do(uint64_t, Sample& sample, FinishSample& effect) {
   sample.metrics.Finished(effect);
-  NoteIfSlow(sample, effect.usage);
+  sample.usage = effect.usage;
+  sample.finish = effect.reason;
   SampleOutput output;
   output.text = std::move(effect.text);
   output.finish = effect.reason;

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,8 +21,12 @@
 #include "gateway/post_event.h"
 #include "gateway/request_session.h"
 #include "gateway/sample_output.h"
+#include "gateway/sample_timeline.h"
+#include "gateway/seeded_random.h"
+#include "gateway/span.h"
 #include "gateway/validation.h"
 #include "gateway/wake_list.h"
+#include "net/traceparent.h"
 
 namespace sauva {
 
@@ -48,9 +53,12 @@ class SampleRunner {
     std::shared_ptr<const TokenizedModel> model;  // shared with the cache and other samples
     std::shared_ptr<FirstDispatch> first_dispatch;
     absl::Time arrived;
-    std::string traceparent;  // for the head's call; empty: none
+    std::optional<TraceContext> trace;  // the caller's
+    std::string operation;              // as in SampleRecord
     Handlers handlers;
   };
+  // Takes the spans of a sample that has ended. On the loop; must not wait.
+  using OnSpans = std::function<void(std::vector<Span>)>;
   // What it works with. The references must outlive the runner, and the loop be stopped
   // before it goes.
   struct Context {
@@ -60,12 +68,14 @@ class SampleRunner {
     Admission& admission;
     GatewayMetrics& metrics;
     absl::Duration slow_request = absl::InfiniteDuration();
+    OnSpans on_spans = nullptr;  // null: no spans are made
   };
 
   SampleRunner(const Context& context, const SessionLimits& limits)
       : context_(context),
         limits_(limits),
-        wakes_(*context.loop, [this](uint64_t id) { Handle(id, TimePassed{}); }) {}
+        wakes_(*context.loop, [this](uint64_t id) { Handle(id, TimePassed{}); }),
+        random_(SeededByTheSystem()) {}
 
   // Takes a sample whose tokens wait in the admission, and returns its name. Nothing is
   // reported before Begin.
@@ -84,7 +94,8 @@ class SampleRunner {
           first_dispatch(std::move(in.first_dispatch)),
           handlers(std::move(in.handlers)),
           arrived(in.arrived),
-          traceparent(std::move(in.traceparent)) {}
+          caller(std::move(in.trace)),
+          operation(std::move(in.operation)) {}
     int64_t num_tokens() const { return NumTokens(session.request()); }
 
     ModelMetrics& metrics;
@@ -93,9 +104,15 @@ class SampleRunner {
     std::shared_ptr<FirstDispatch> first_dispatch;
     Handlers handlers;
     absl::Time arrived;
-    std::string traceparent;
-    absl::Duration in_queue;
+    std::optional<TraceContext> caller;
+    TraceContext trace;  // the sample's own; a trace of its own without a caller's
+    std::string operation;
+    SampleTimeline timeline;
+    absl::Time left_queue = absl::InfiniteFuture();
+    absl::Time first_token_at = absl::InfiniteFuture();
     absl::Duration longest_gap;  // between two deliveries
+    SampleUsage usage;           // once it has finished
+    FinishReason finish = FinishReason::kNone;
     std::shared_ptr<PendingCall> dispatch;
     std::shared_ptr<PendingCall> head;
     absl::Time last_tokens_at = absl::InfinitePast();
@@ -117,8 +134,12 @@ class SampleRunner {
   void DispatchTogether(uint64_t id, Sample& sample, const SendDispatch& effect);
   void OnFirstDispatch(FirstDispatch& first, const absl::StatusOr<DispatchReply>& answer);
   void OnDispatch(uint64_t id, uint64_t attempt, const absl::StatusOr<DispatchReply>& answer);
+  uint64_t NewSpanId() { return random_() >> 1 | 1; }
+  // The context that a call on behalf of the sample passes on; empty without a caller's.
+  std::string TraceparentOf(const Sample& sample, uint64_t span_id) const;
   void NoteFailure(const Sample& sample);
-  void NoteIfSlow(const Sample& sample, const SampleUsage& usage);
+  void NoteIfSlow(const Sample& sample);
+  void ReportSpans(const Sample& sample);
   void LeaveQueue(Sample& sample, absl::Time now);
   void Send(Sample& sample, SampleOutput output);
   void End(uint64_t id);
@@ -128,6 +149,7 @@ class SampleRunner {
   WakeList wakes_;
   std::map<uint64_t, Sample> samples_;
   uint64_t next_id_ = 1;
+  std::mt19937_64 random_;
 };
 
 }  // namespace sauva

@@ -187,7 +187,7 @@ absl::StatusOr<ValidRequest> ValidateRequest(GenerateInput input) {
                        .prompt = {},
                        .sampling = std::move(input.sampling),
                        .resumed = {},
-                       .traceparent = std::move(input.traceparent)};
+                       .trace = std::move(input.trace)};
   ASSIGN_OR_RETURN(request.prompt, CheckPrompt(input));
   ASSIGN_OR_RETURN(request.resumed, CollectResumed(std::move(input.resume), request.sampling));
   return request;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -39,7 +40,7 @@ struct ValidRequest {
   std::variant<std::string, std::vector<TokenId>, ChatInput> prompt;
   SamplingParams sampling;                    // seed and max_tokens as the caller gave them
   std::vector<std::vector<TokenId>> resumed;  // one per sample
-  std::string traceparent;                    // empty: none came
+  std::optional<TraceContext> trace;          // the caller's
 };
 
 // Checks what can be checked without a model.

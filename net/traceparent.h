@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -11,11 +12,19 @@ namespace sauva {
 // Source: Trace Context Level 1, section 3.2.
 inline constexpr const char* kTraceparentKey = "traceparent";
 
-// True for what the specification calls valid: known lengths, lower-case hex, neither id
-// all zeros, a version other than ff. Callers ignore what is not.
-bool IsTraceparent(std::string_view text);
+struct TraceContext {
+  std::string trace_id;  // 16 bytes
+  uint64_t span_id = 0;  // of the one that calls; not 0
+  uint8_t flags = 0;
+  // The caller records its spans and wishes that others do.
+  bool sampled() const { return (flags & 1) != 0; }
+  bool operator==(const TraceContext&) const = default;
+};
 
-// The same trace with `span_id` (not 0) as the one that calls on. Requires: IsTraceparent.
-std::string ChildTraceparent(const std::string& parent, uint64_t span_id);
+// Nothing for what the specification calls invalid: other lengths, anything but lower-case
+// hex, an id of zeros, version ff. Callers ignore what is not valid.
+std::optional<TraceContext> ParseTraceparent(std::string_view text);
+
+std::string FormatTraceparent(const TraceContext& context);
 
 }  // namespace sauva

@@ -51,6 +51,22 @@ struct TokenLogprobs {
 
 enum class FinishReason { kNone, kStop, kLength };
 
+// A stretch of a sample's way through its pipeline: steps of one kind in a row. Times are
+// seconds since the head took the sample.
+struct StepPhase {
+  // kPrefill: tokens that were known are computed; kDecode: a step brings one new token.
+  enum class Kind { kPrefill, kDecode };
+  Kind kind = Kind::kPrefill;
+  double begin_seconds = 0;  // of the first step
+  double end_seconds = 0;    // of the last one's result
+  uint32_t steps = 0;
+  uint32_t tokens = 0;                // computed
+  std::vector<double> stage_seconds;  // per stage: what it computed at in these steps
+  bool operator==(const StepPhase&) const = default;
+};
+// Later ones are added to the last of their kind.
+inline constexpr size_t kMaxStepPhases = 8;
+
 // One sample of a request on its way from a gateway to a pipeline's head.
 struct SequenceRequest {
   uint64_t epoch = 0;
@@ -60,6 +76,7 @@ struct SequenceRequest {
   std::vector<TokenId> resumed;  // tokens of the completion already delivered
   SamplingParams sampling;       // seed set; max_tokens set
   std::vector<TokenId> eos_tokens;
+  bool with_phases = false;  // answers tell phases
 };
 
 // What a head sends back: some tokens of the completion, in order, without gaps.
@@ -70,6 +87,8 @@ struct SequenceTokens {
   FinishReason finish = FinishReason::kNone;
   uint32_t cached_tokens = 0;  // first message
   std::string numerics_id;     // first message, which carries no token
+  // With tokens, when asked for: all so far.
+  std::vector<StepPhase> phases;
 };
 
 }  // namespace sauva

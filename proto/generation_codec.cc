@@ -1,6 +1,5 @@
 #include "proto/generation_codec.h"
 
-
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 
@@ -20,10 +19,9 @@ absl::Status CheckRange(const Range& range, double value) {
   const bool above = range.low_open ? value > range.low : value >= range.low;
   const bool below = range.high_open ? value < range.high : value <= range.high;
   if (above && below) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("sampling.", range.field, " is ", value, "; it must lie in ",
-                   range.low_open ? "(" : "[", range.low, ", ", range.high,
-                   range.high_open ? ")" : "]"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "sampling.", range.field, " is ", value, "; it must lie in ", range.low_open ? "(" : "[",
+      range.low, ", ", range.high, range.high_open ? ")" : "]"));
 }
 
 absl::Status CheckCount(const char* field, int64_t found, int64_t limit) {
@@ -167,6 +165,7 @@ absl::StatusOr<SequenceRequest> FromProto(const v1::SequenceRequest& in) {
     return absl::InvalidArgumentError("sampling.max_tokens is 0; a gateway always sets it");
   }
   out.eos_tokens.assign(in.eos_token_ids().begin(), in.eos_token_ids().end());
+  out.with_phases = in.with_phases();
   return out;
 }
 
@@ -178,20 +177,48 @@ void ToProto(const SequenceRequest& in, v1::SequenceRequest* out) {
   out->mutable_resumed()->Assign(in.resumed.begin(), in.resumed.end());
   ToProto(in.sampling, out->mutable_sampling());
   out->mutable_eos_token_ids()->Assign(in.eos_tokens.begin(), in.eos_tokens.end());
+  out->set_with_phases(in.with_phases);
 }
+
+namespace {
+
+StepPhase FromProto(const v1::StepPhase& in) {
+  return {.kind = in.decode() ? StepPhase::Kind::kDecode : StepPhase::Kind::kPrefill,
+          .begin_seconds = in.begin_seconds(),
+          .end_seconds = in.end_seconds(),
+          .steps = in.steps(),
+          .tokens = in.tokens(),
+          .stage_seconds = {in.stage_seconds().begin(), in.stage_seconds().end()}};
+}
+
+void ToProto(const StepPhase& in, v1::StepPhase* out) {
+  out->set_decode(in.kind == StepPhase::Kind::kDecode);
+  out->set_begin_seconds(in.begin_seconds);
+  out->set_end_seconds(in.end_seconds);
+  out->set_steps(in.steps);
+  out->set_tokens(in.tokens);
+  out->mutable_stage_seconds()->Assign(in.stage_seconds.begin(), in.stage_seconds.end());
+}
+
+}  // namespace
 
 absl::StatusOr<SequenceTokens> FromProto(const v1::SequenceTokens& in) {
   SequenceTokens out;
   out.first_index = in.first_index();
   out.tokens.assign(in.token_ids().begin(), in.token_ids().end());
   if (in.logprobs_size() != 0 && in.logprobs_size() != in.token_ids_size()) {
-    return absl::InvalidArgumentError(absl::StrCat("logprobs for ", in.logprobs_size(), " of ",
-                                                   in.token_ids_size(), " tokens"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("logprobs for ", in.logprobs_size(), " of ", in.token_ids_size(), " tokens"));
   }
   for (const v1::TokenLogprobs& entry : in.logprobs()) out.logprobs.push_back(FromProto(entry));
   ASSIGN_OR_RETURN(out.finish, FromProto(in.finish_reason()));
   out.cached_tokens = in.cached_tokens();
   out.numerics_id = in.numerics_id();
+  if (in.phases_size() > static_cast<int>(kMaxStepPhases)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(in.phases_size(), " phases; there are at most ", kMaxStepPhases));
+  }
+  for (const v1::StepPhase& phase : in.phases()) out.phases.push_back(FromProto(phase));
   return out;
 }
 
@@ -202,6 +229,7 @@ void ToProto(const SequenceTokens& in, v1::SequenceTokens* out) {
   out->set_finish_reason(ToProto(in.finish));
   out->set_cached_tokens(in.cached_tokens);
   out->set_numerics_id(in.numerics_id);
+  for (const StepPhase& phase : in.phases) ToProto(phase, out->add_phases());
 }
 
 }  // namespace sauva

@@ -11,6 +11,10 @@
 namespace sauva {
 namespace {
 
+size_t NumKnownTokens(const SequenceRequest& request) {
+  return request.prompt.size() + request.resumed.size();
+}
+
 bool IsIn(const std::vector<TokenId>& tokens, TokenId token) {
   return std::find(tokens.begin(), tokens.end(), token) != tokens.end();
 }
@@ -87,7 +91,8 @@ void HeadSession::Handle(StreamOpened event) {
   sequences_.emplace(id, Sequence{.stream = event.stream,
                                   .request = std::move(request),
                                   .num_completion_tokens = num_resumed,
-                                  .max_completion_tokens = max_tokens});
+                                  .max_completion_tokens = max_tokens,
+                                  .taken_at = now_});
   sequence_of_.emplace(event.stream, id);
   StartSteps();
   SequenceTokens accepted{.first_index = num_resumed, .numerics_id = assignment_.numerics_id};
@@ -134,8 +139,38 @@ void HeadSession::StartSteps() {
     last_step_id_ = header.step_id;
     header.epoch = epoch();
     if (in_flight_.empty()) oldest_since_ = now_;
-    in_flight_.push_back(header.step_id);
+    in_flight_.push_back({header.step_id, TimesOf(header)});
     effects_.push_back(std::move(header));
+  }
+}
+
+std::optional<StepTimes> HeadSession::TimesOf(const StepHeader& header) const {
+  std::optional<StepTimes> times;
+  for (const SequenceStep& step : header.sequences) {
+    const SequenceRequest& request = sequences_.at(step.id).request;
+    if (!request.with_phases) continue;
+    if (!times) times = {.begin = now_, .stage_seconds = std::vector<double>(steps_done_.size())};
+    const bool is_new =
+        step.tokens.size() == 1 && step.first_position >= static_cast<int>(NumKnownTokens(request));
+    times->shares.push_back({.sequence = step.id,
+                             .kind = is_new ? StepPhase::Kind::kDecode : StepPhase::Kind::kPrefill,
+                             .tokens = static_cast<uint32_t>(step.tokens.size())});
+  }
+  return times;
+}
+
+void HeadSession::NotePhases(const StepTimes& times) {
+  for (const StepTimes::Share& share : times.shares) {
+    const auto found = sequences_.find(share.sequence);
+    if (found == sequences_.end()) continue;  // cancelled meanwhile
+    Sequence& sequence = found->second;
+    AddStep({.kind = share.kind,
+             .begin_seconds = absl::ToDoubleSeconds(times.begin - sequence.taken_at),
+             .end_seconds = absl::ToDoubleSeconds(now_ - sequence.taken_at),
+             .steps = 1,
+             .tokens = share.tokens,
+             .stage_seconds = times.stage_seconds},
+            sequence.phases);
   }
 }
 
@@ -184,6 +219,11 @@ void HeadSession::Handle(StageResult event) {
                      expected, " was next and ", last_step_id_, " the last one sent"));
   }
   steps_done_[stage_index] = expected;
+  // The last stage's word may have overtaken this one: then the step is not in flight.
+  if (!in_flight_.empty() && expected >= in_flight_.front().id) {
+    std::optional<StepTimes>& times = in_flight_[expected - in_flight_.front().id].times;
+    if (times) times->stage_seconds[stage_index] = event.result.compute_seconds;
+  }
   if (event.stage_index + 1 == num_stages) FinishOldestStep(event.result);
 }
 
@@ -195,6 +235,7 @@ void HeadSession::FinishOldestStep(const StepResult& result) {
         assignment_.stages.back().worker_id,
         absl::StrCat("the last stage's result of step ", result.step_id, ": ", status.message()));
   }
+  if (in_flight_.front().times) NotePhases(*in_flight_.front().times);
   in_flight_.pop_front();
   oldest_since_ = now_;
   for (const SampledToken& sampled : result.sampled) DeliverToken(sampled);
@@ -230,6 +271,7 @@ void HeadSession::DeliverToken(const SampledToken& sampled) {
   if (!std::exchange(sequence.sent_token, true)) {
     tokens.cached_tokens = static_cast<uint32_t>(scheduler_->num_cached_tokens(sampled.id));
   }
+  tokens.phases = sequence.phases;
   ++sequence.num_completion_tokens;
   tokens.finish = FinishOf(sequence, sampled.token);
   const FinishReason finish = tokens.finish;
@@ -272,7 +314,7 @@ void HeadSession::Handle(HeadDrain) { draining_ = true; }
 
 void HeadSession::Handle(WorkerTick) {
   if (now_ < NextDeadline()) return;
-  const uint64_t step_id = in_flight_.front();
+  const uint64_t step_id = in_flight_.front().id;
   const size_t stage_index = SlowestStage(step_id);
   Break(assignment_.stages[stage_index].worker_id,
         absl::StrCat("stage ", stage_index, " has not answered step ", step_id, " within ",

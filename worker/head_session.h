@@ -15,6 +15,7 @@
 #include "proto/generation.h"
 #include "proto/stage.h"
 #include "worker/session_types.h"
+#include "worker/step_times.h"
 
 namespace sauva {
 
@@ -138,6 +139,12 @@ class HeadSession {
     uint32_t max_completion_tokens = 0;  // max_tokens or what the context holds
     bool sent_token = false;             // on this stream
     bool opened = false;                 // stages know it
+    absl::Time taken_at;
+    std::vector<StepPhase> phases;  // when asked for
+  };
+  struct StepInFlight {
+    uint64_t id = 0;
+    std::optional<StepTimes> times;  // when one of its sequences has asked
   };
 
   void Handle(HeadStart event);
@@ -152,6 +159,8 @@ class HeadSession {
   absl::Status Admit(const SequenceRequest& request) const;
   bool FinishAtOnce(StreamId stream, const SequenceRequest& request);
   void StartSteps();
+  std::optional<StepTimes> TimesOf(const StepHeader& header) const;
+  void NotePhases(const StepTimes& times);
   void SendOpen(OpenSequence open);
   void FinishOldestStep(const StepResult& result);
   absl::Status CheckSampled(const StepResult& result) const;
@@ -170,8 +179,8 @@ class HeadSession {
   std::map<SequenceId, Sequence> sequences_;
   std::map<StreamId, SequenceId> sequence_of_;
   SequenceId last_sequence_id_ = 0;
-  std::deque<uint64_t> in_flight_;    // step ids, oldest first
-  std::vector<uint64_t> steps_done_;  // per stage: the last step it has answered
+  std::deque<StepInFlight> in_flight_;  // oldest first
+  std::vector<uint64_t> steps_done_;    // per stage: the last step it has answered
   uint64_t last_step_id_ = 0;
   absl::Time oldest_since_;  // since when the oldest step in flight is the oldest
   bool draining_ = false;

@@ -27,9 +27,9 @@ WorkerMetrics::WorkerMetrics(uint64_t memory_budget_bytes)
       waiting_(metrics_.Gauge("sauva_num_requests_waiting", "Sequences in the head's queue")),
       kv_usage_(metrics_.Gauge("sauva_kv_cache_usage_perc", "Share of KV blocks in use, 0 to 1")),
       kv_blocks_(metrics_.Gauge("sauva_kv_cache_blocks", "KV blocks of the pipeline's pool")),
-      epoch_start_(metrics_.Gauge("sauva_epoch_start_ms",
+      epoch_start_(metrics_.Gauge("sauva_epoch_start_seconds",
                                   "Start of the coordinator that gave the epoch, unix time")),
-      epoch_counter_(metrics_.Gauge("sauva_epoch_counter", "Number of the epoch since then")),
+      epoch_counter_(metrics_.Gauge("sauva_epoch_number", "Number of the epoch since then")),
       joined_(metrics_.Gauge("sauva_coordinator_connected",
                              "1 while the coordinator knows of this worker; it serves on without")),
       serving_(metrics_.Gauge("sauva_stage_serving", "1 while a stage is served")),
@@ -109,7 +109,7 @@ void WorkerMetrics::Update(const WorkerSession& session, const StageMemory& memo
   const std::optional<StageReport> report = session.Report();
   UpdateHead(session.head(), report ? report->num_kv_blocks : 0);
   UpdateMemory(memory);
-  epoch_start_.Set(static_cast<double>(session.epoch() >> 20));
+  epoch_start_.Set(static_cast<double>(session.epoch() >> 20) / 1e3);
   epoch_counter_.Set(static_cast<double>(session.epoch() & ((1u << 20) - 1)));
   joined_.Set(session.joined() ? 1 : 0);
   serving_.Set(session.serving() ? 1 : 0);

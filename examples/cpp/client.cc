@@ -125,6 +125,13 @@ grpc::Status Stream(const std::string& gateway, const Options& options, Clock::t
   return reader->Finish();
 }
 
+// Whether another gateway can go on. CANCELLED, unless we wished it, is what gRPC says of a call
+// that reaches a server at the moment of its shutdown.
+bool GatewayWentAway(const grpc::Status& status) {
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+         status.error_code() == grpc::StatusCode::CANCELLED;
+}
+
 // Asks one gateway after the other, each going on where the last one stopped, until the
 // answer is whole. Gives up when all of them in turn had nothing to add.
 grpc::Status Generate(const Options& options, Progress& progress) {
@@ -136,7 +143,7 @@ grpc::Status Generate(const Options& options, Progress& progress) {
     const std::string& gateway = options.gateways[i % options.gateways.size()];
     const size_t tokens_before = progress.tokens.size();
     const grpc::Status status = Stream(gateway, options, deadline, progress);
-    if (progress.cancelled || status.error_code() != grpc::StatusCode::UNAVAILABLE) return status;
+    if (progress.cancelled || !GatewayWentAway(status)) return status;
     fruitless = progress.tokens.size() > tokens_before ? 0 : fruitless + 1;
     if (fruitless == options.gateways.size()) return status;
     std::cerr << "\n[" << gateway << ": " << status.error_message() << "; going on after "

@@ -43,6 +43,11 @@ def generated_stubs():
         shutil.rmtree(out)
 
 
+# What says that the gateway went away. CANCELLED is what gRPC says of a call that reaches a
+# server at the moment of its shutdown.
+GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
 class Progress:
     """What is known of the completion so far: all that another gateway needs."""
 
@@ -110,7 +115,7 @@ def generate(api, options, progress):
         except grpc.RpcError as error:
             fruitless = 0 if len(progress.tokens) > tokens_before else fruitless + 1
             out_of_gateways = fruitless == len(options.gateway)
-            if error.code() != grpc.StatusCode.UNAVAILABLE or out_of_gateways:
+            if error.code() not in GONE or out_of_gateways:
                 raise
             print(f"\n[{gateway}: {error.details()}; going on after "
                   f"{len(progress.tokens)} tokens]", file=sys.stderr)

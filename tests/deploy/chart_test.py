@@ -192,6 +192,37 @@ class SafetyTest(Rendered):
                 self.assertIn(f".{item['spec']['serviceName']}.ml.svc.",
                               flags(item)["--advertise"])
 
+    def test_one_worker_of_whatever_group_is_evicted_at_a_time(self):
+        for objects in self.objects.values():
+            pods = [w["spec"]["template"]["metadata"]["labels"] for w in workloads(objects)]
+            workers = [labels for labels in pods if "sauva.dev/worker-group" in labels]
+            budgets = [o["spec"] for (kind, _), o in objects.items() if kind == "PodDisruptionBudget"]
+            chosen = [[budget for budget in budgets
+                       if budget["selector"]["matchLabels"].items() <= labels.items()]
+                      for labels in workers]
+            self.assertTrue(all(found == chosen[0] and len(found) == 1 for found in chosen))
+            self.assertEqual(chosen[0][0]["maxUnavailable"], 1)
+
+    def test_an_update_restarts_no_more_workers_at_once_than_there_are_spares(self):
+        def strategies(values):
+            return {o["spec"]["updateStrategy"]["type"] for (kind, _), o in render(values).items()
+                    if kind == "StatefulSet"}
+        self.assertEqual(strategies(example("one_gpu")), {"RollingUpdate"})
+        self.assertEqual(strategies(example("two_groups")), {"OnDelete"})
+        self.assertEqual(strategies(merged(example("two_groups"), {"model.spares": 2, "model.stages": 4})),
+                         {"RollingUpdate"})
+        self.assertEqual(strategies(merged(example("two_groups"),
+                                           {"worker": {"updateStrategy": "RollingUpdate"}})),
+                         {"RollingUpdate"})
+
+    def test_spans_go_to_the_collector_through_the_policy(self):
+        objects = self.objects["everything"]
+        self.assertEqual(flags(objects[("Deployment", "llm-gateway")])["--otlp"],
+                         "collector.observability:4317")
+        egress = objects[("NetworkPolicy", "llm-gateway")]["spec"]["egress"]
+        self.assertIn({"ports": [{"protocol": "TCP", "port": 4317}]}, egress)
+        self.assertNotIn("--otlp", flags(self.objects["tls"][("Deployment", "demo-sauva-gateway")]))
+
     def test_the_autoscaler_looks_at_the_queue(self):
         scaler = self.objects["everything"][("HorizontalPodAutoscaler", "llm-gateway")]["spec"]
         self.assertEqual(scaler["metrics"][0]["pods"]["metric"]["name"],
@@ -242,6 +273,57 @@ class FlagsTest(Rendered):
             self.assertEqual(done.returncode, 4, done.stderr)
 
 
+class ImageTest(Rendered):
+    """The recipe of the image says what the chart expects of it."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        with open(os.path.join(ROOT, "deploy/images/Dockerfile"), encoding="utf-8") as file:
+            lines = [line.split(None, 1) for line in file.read().splitlines()
+                     if line and not line.startswith("#")]
+        cls.names = [name for name, _ in lines]
+        cls.recipe = {name: text.strip() for name, text in lines}
+
+    def test_it_is_made_of_the_root_and_nothing_runs_while_it_is(self):
+        self.assertEqual(self.names[0], "FROM")
+        self.assertEqual(self.recipe["FROM"], "scratch")
+        self.assertEqual(self.recipe["COPY"], "root/ /")
+        self.assertEqual(set(self.names), {"FROM", "COPY", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL",
+                                           "ENTRYPOINT"})
+        self.assertEqual(len(self.names), len(set(self.names)))
+
+    def test_user_signal_volume_and_ports_are_those_of_the_chart(self):
+        exposed = {int(port) for port in self.recipe["EXPOSE"].split()}
+        self.assertEqual(self.recipe["STOPSIGNAL"], "SIGTERM")
+        ports = set()
+        for workload in self.each_workload():
+            context = pod(workload)["securityContext"]
+            self.assertEqual(self.recipe["USER"], f"{context['runAsUser']}:{context['runAsGroup']}")
+            ports |= {port["containerPort"] for port in container(workload)["ports"]}
+            for mount in container(workload).get("volumeMounts", []):
+                if mount["name"] == "models":
+                    self.assertIn(f'"{mount["mountPath"]}"', self.recipe["VOLUME"])
+        self.assertEqual(ports, exposed)
+
+    def test_both_variants_hold_every_program_that_is_started(self):
+        with open(os.path.join(ROOT, "deploy/images/build_root.sh"), encoding="utf-8") as file:
+            text = file.read()
+        installed = re.search(r"^programs=\((.*)\)$", text, re.M).group(1).split()
+        for variant in ("cpu", "cuda"):
+            self.assertRegex(text, rf"(?m)^  {variant}\) bin=build/\w+/bin ;;$")
+        for workload in self.each_workload():
+            (program,) = container(workload)["command"]
+            self.assertIn(os.path.basename(program), installed)
+        self.assertIn(os.path.basename(self.recipe["ENTRYPOINT"].strip('[]"')), installed)
+
+    def test_groups_with_a_gpu_use_the_cuda_variant(self):
+        images = {flags(w).get("--device", "cpu"): container(w)["image"]
+                  for w in workloads(self.objects["one_gpu"])}
+        for device, image in images.items():
+            self.assertEqual(image.endswith("-cuda"), device.startswith("cuda"), device)
+
+
 class ContradictionTest(unittest.TestCase):
     def refused(self, base, changes, *expected):
         with self.assertRaises(helm_python.HelmError) as caught:
@@ -287,6 +369,9 @@ class ContradictionTest(unittest.TestCase):
 
     def test_a_lease_shorter_than_two_heartbeats(self):
         self.refused("everything", {"coordinator.leaseMs": 900}, "leaseMs is 900", "500")
+
+    def test_a_collector_without_a_port(self):
+        self.refused("tls", {"gateway": {"otlp": "collector"}}, "/gateway/otlp")
 
     def test_unknown_and_misspelt_values(self):
         self.refused("tls", {"gatway": {}}, "gatway")

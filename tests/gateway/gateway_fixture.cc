@@ -1,7 +1,6 @@
 #include "tests/gateway/gateway_fixture.h"
 
 #include <arpa/inet.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -10,6 +9,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "tests/net/ask_health.h"
 
 namespace sauva::testing {
 namespace {
@@ -67,30 +67,7 @@ double GatewayTest::Metric(const std::string& name) const {
 }
 
 bool GatewayTest::IsServing(const std::string& service) const {
-  // HealthCheckRequest { string service = 1; }; HealthCheckResponse { Status status = 1; },
-  // SERVING being 1. Source: grpc/health/v1/health.proto.
-  std::string request_bytes;
-  if (!service.empty()) {
-    request_bytes = "\x0a" + std::string(1, static_cast<char>(service.size())) + service;
-  }
-  const grpc::Slice slice(request_bytes);
-  const grpc::ByteBuffer request(&slice, 1);
-  grpc::ByteBuffer response;
-  grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(10)));
-  grpc::GenericStub stub(channel);
-  grpc::CompletionQueue queue;
-  auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
-  call->StartCall();
-  grpc::Status status;
-  call->Finish(&response, &status, nullptr);
-  void* tag = nullptr;
-  bool ok = false;
-  queue.Next(&tag, &ok);
-  std::vector<grpc::Slice> slices;
-  if (!status.ok() || !response.Dump(&slices).ok() || slices.empty()) return false;
-  const auto* bytes = slices[0].begin();
-  return slices[0].size() == 2 && bytes[0] == 0x08 && bytes[1] == 1;
+  return AskHealth(channel, service) == AskedHealth::kServing;
 }
 
 }  // namespace sauva::testing

@@ -5,11 +5,14 @@ culprit."""
 import json
 import os
 import re
+import signal
+import subprocess
 import threading
 import time
 import unittest
 
-from tests.monitoring.prometheus import Prometheus, overview_panels, panel_queries, rules, shortened
+from tests.monitoring.prometheus import (Prometheus, overview_panels, panel_queries, rules,
+                                         shortened, tool)
 from tests.operate.cluster import PROMPTS, ROOT, Client, Cluster, await_true, free_port
 from tests.operate.proxy import Proxy
 
@@ -31,12 +34,15 @@ def filled(query):
     return query
 
 
+def runbook(name):
+    with open(os.path.join(ROOT, "docs/runbooks", name), encoding="utf-8") as file:
+        return [query.strip() for query in re.findall(r"```promql\n(.*?)```", file.read(), re.S)]
+
+
 def runbook_queries():
-    folder = os.path.join(ROOT, "docs/runbooks")
-    for name in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, name), encoding="utf-8") as file:
-            for query in re.findall(r"```promql\n(.*?)```", file.read(), re.S):
-                yield name, query.strip()
+    for name in sorted(os.listdir(os.path.join(ROOT, "docs/runbooks"))):
+        for query in runbook(name):
+            yield name, query
 
 
 class Load:
@@ -66,6 +72,35 @@ class Load:
         for thread in self.threads:
             thread.join()
         self.client.close()
+
+
+def layers_of(worker):
+    """Layers of a worker's stage; 0 while it has none."""
+    return worker.metric("sauva_stage_layers") or 0
+
+
+class UnevenSplitTest(unittest.TestCase):
+    """A budget that holds one layer leaves the rest to the other worker."""
+
+    def test_queries_name_the_stage_with_too_many_layers(self):
+        cluster = Cluster(workers=2, coordinator_flags=["--stages", "2", "--kv-memory", "4MiB",
+                                                        "--max-context", "256",
+                                                        "--max-step-tokens", "32"])
+        small = cluster.workers[0]
+        small.flags[small.flags.index("--memory") + 1] = "8MiB"
+        with cluster, Prometheus(cluster.all()) as prometheus:
+            large = max(cluster.workers, key=layers_of)
+            self.assertGreaterEqual(layers_of(large), 3 * layers_of(small))
+            load = Load([cluster.gateways[0].address], 4, 60)
+            try:
+                await_true(lambda: len(prometheus.query(
+                    filled("sauva:stage_step_seconds:mean5m"))) == 2)
+                for query in runbook("slow_stage.md"):
+                    ((labels, value),) = prometheus.query(filled(query))
+                    self.assertEqual(labels["instance"], large.metrics, query)
+                self.assertEqual(value, 7 / 4, "times the layers of the average stage")
+            finally:
+                load.stop()
 
 
 class LiveTest(unittest.TestCase):
@@ -152,6 +187,7 @@ class LiveTest(unittest.TestCase):
         cls.calm = cls.prometheus.firing()
         cls.slow_a_link()
         cls.flood()
+        cls.stop_a_worker()
         cls.lose_a_worker_to_a_slow_one()
         cls.kill_workers()
         cls.make_all_wait()
@@ -180,12 +216,28 @@ class LiveTest(unittest.TestCase):
         path.rate = None
 
     @classmethod
+    def stop_a_worker(cls):
+        """SIGSTOP: the process is there and its connections stand, but it does nothing."""
+        victim = cls.serving(1)
+        before = cls.cluster.coordinator.metric("sauva_workers_lost_total")
+        victim.signal(signal.SIGSTOP)
+        await_true(lambda: cls.cluster.coordinator.metric("sauva_workers_lost_total") > before)
+        await_true(lambda: cls.prometheus.query(runbook("process_down.md")[0]))
+        cls.stopped = cls.prometheus.query(runbook("process_down.md")[0])
+        cls.stopped_instance = victim.metrics
+        # The pipeline goes on without it.
+        tokens = cls.cluster.gateways[0].metric("sauva_generation_tokens_total")
+        await_true(lambda: cls.cluster.gateways[0].metric("sauva_generation_tokens_total") > tokens)
+        victim.signal(signal.SIGCONT)
+        await_true(lambda: not cls.prometheus.query(runbook("process_down.md")[0]))
+
+    @classmethod
     def lose_a_worker_to_a_slow_one(cls):
         victim = cls.serving(1)
         victim.kill()
         cls.down_instance = victim.metrics
         cls.await_firing("SauvaProcessDown")
-        cls.down = cls.prometheus.query('up{role=~"gateway|coordinator|worker"} == 0')
+        cls.down = cls.prometheus.query(runbook("process_down.md")[0])
         cls.await_firing("SauvaSlowStage")
         cls.slowest = cls.prometheus.query(filled("topk(1, sauva:stage_step_seconds:mean5m)"))
         victim.start()
@@ -232,6 +284,7 @@ class LiveTest(unittest.TestCase):
         self.assertEqual([labels["instance"] for labels, _ in self.slowest], [self.slow_instance])
         self.assertEqual([labels["instance"] for labels, _ in self.latest], [self.latest_instance])
         self.assertEqual([labels["instance"] for labels, _ in self.down], [self.down_instance])
+        self.assertEqual([labels["instance"] for labels, _ in self.stopped], [self.stopped_instance])
         self.assertEqual([labels["instance"] for labels, _ in self.pressed],
                          [self.pressed_instance])
 
@@ -265,6 +318,13 @@ class LiveTest(unittest.TestCase):
         for name, query in queries:
             with self.subTest(runbook=name, query=query):
                 self.assertTrue(self.has_data(filled(query)))
+
+    def test_promtool_finds_nothing_wrong_with_any_page(self):
+        for service in self.cluster.all():
+            with self.subTest(service=service.name):
+                done = subprocess.run([tool("promtool"), "check", "metrics"], input=service.scrape(),
+                                      capture_output=True, text=True, check=False)
+                self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
 
     def test_metrics_are_those_of_the_page(self):
         with open(os.path.join(ROOT, "monitoring/metrics.md"), encoding="utf-8") as file:

@@ -1,6 +1,5 @@
 #include "net/process_health.h"
 
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
@@ -8,37 +7,24 @@
 
 #include "absl/time/clock.h"
 #include "base/event_loop.h"
+#include "tests/net/ask_health.h"
 
 namespace sauva {
 namespace {
 
-// 1: SERVING, 2: NOT_SERVING, 0: unknown service or no answer. The messages are
-// HealthCheckRequest { string service = 1; } and HealthCheckResponse { Status status = 1; }.
-int Check(const std::string& address, const std::string& service) {
-  const auto channel = grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
-  const std::string bytes = "\x0a" + std::string(1, static_cast<char>(service.size())) + service;
-  const grpc::Slice slice(bytes);
-  const grpc::ByteBuffer request(&slice, 1);
-  grpc::ByteBuffer response;
-  grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(20)));
-  grpc::GenericStub stub(channel);
-  grpc::CompletionQueue queue;
-  auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", request, &queue);
-  call->StartCall();
-  grpc::Status status;
-  call->Finish(&response, &status, nullptr);
-  void* tag = nullptr;
-  bool ok = false;
-  queue.Next(&tag, &ok);
-  grpc::Slice answer;
-  if (!status.ok() || !response.DumpToSingleSlice(&answer).ok() || answer.size() < 2) return 0;
-  return answer.begin()[1];
+using testing::AskedHealth;
+using testing::AskHealth;
+
+constexpr auto kServing = AskedHealth::kServing;
+constexpr auto kNotServing = AskedHealth::kNotServing;
+
+AskedHealth Ask(const std::string& address, const std::string& service) {
+  return AskHealth(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()), service);
 }
 
-bool Becomes(const std::string& address, const std::string& service, int state) {
+bool Becomes(const std::string& address, const std::string& service, AskedHealth state) {
   const absl::Time deadline = absl::Now() + absl::Seconds(20);
-  while (Check(address, service) != state) {
+  while (Ask(address, service) != state) {
     if (absl::Now() > deadline) return false;
   }
   return true;
@@ -48,19 +34,19 @@ TEST(ProcessHealthTest, StartsAliveButNeitherStartedNorReady) {
   auto health = ProcessHealth::Start("127.0.0.1:0");
   ASSERT_TRUE(health.ok()) << health.status();
   const std::string address = (*health)->address();
-  EXPECT_EQ(Check(address, kLivenessHealth), 1);
-  EXPECT_EQ(Check(address, kStartupHealth), 2);
-  EXPECT_EQ(Check(address, kReadinessHealth), 2);
-  EXPECT_EQ(Check(address, ""), 2);
-  EXPECT_EQ(Check(address, "other"), 0);
+  EXPECT_EQ(Ask(address, kLivenessHealth), kServing);
+  EXPECT_EQ(Ask(address, kStartupHealth), kNotServing);
+  EXPECT_EQ(Ask(address, kReadinessHealth), kNotServing);
+  EXPECT_EQ(Ask(address, ""), kNotServing);
+  EXPECT_EQ(Ask(address, "other"), AskedHealth::kUnknown);
   (*health)->SetStarted();
-  EXPECT_EQ(Check(address, kStartupHealth), 1);
-  EXPECT_EQ(Check(address, kReadinessHealth), 2);
+  EXPECT_EQ(Ask(address, kStartupHealth), kServing);
+  EXPECT_EQ(Ask(address, kReadinessHealth), kNotServing);
   (*health)->SetReady(true);
-  EXPECT_EQ(Check(address, kReadinessHealth), 1);
-  EXPECT_EQ(Check(address, ""), 1);
+  EXPECT_EQ(Ask(address, kReadinessHealth), kServing);
+  EXPECT_EQ(Ask(address, ""), kServing);
   (*health)->SetReady(false);
-  EXPECT_EQ(Check(address, ""), 2);
+  EXPECT_EQ(Ask(address, ""), kNotServing);
 }
 
 TEST(ProcessHealthTest, IsDeadWhileALoopDoesNotTurn) {
@@ -69,12 +55,12 @@ TEST(ProcessHealthTest, IsDeadWhileALoopDoesNotTurn) {
   const std::string address = (*health)->address();
   EventLoop loop;
   (*health)->Watch([&loop](std::function<void()> task) { return loop.Post(std::move(task)); });
-  EXPECT_TRUE(Becomes(address, kLivenessHealth, 1));
+  EXPECT_TRUE(Becomes(address, kLivenessHealth, kServing));
   std::promise<void> release;
   loop.Post([&] { release.get_future().wait(); });
-  EXPECT_TRUE(Becomes(address, kLivenessHealth, 2));
+  EXPECT_TRUE(Becomes(address, kLivenessHealth, kNotServing));
   release.set_value();
-  EXPECT_TRUE(Becomes(address, kLivenessHealth, 1));
+  EXPECT_TRUE(Becomes(address, kLivenessHealth, kServing));
   (*health)->Unwatch();
 }
 

@@ -8,9 +8,15 @@ namespace {
 const std::string kValid = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 TEST(TraceparentTest, TakesWhatTheSpecificationCallsValid) {
-  EXPECT_TRUE(IsTraceparent(kValid));
-  EXPECT_TRUE(IsTraceparent("cc" + kValid.substr(2)));
-  EXPECT_TRUE(IsTraceparent("cc" + kValid.substr(2) + "-later"));
+  const std::optional<TraceContext> context = ParseTraceparent(kValid);
+  ASSERT_TRUE(context);
+  EXPECT_EQ(context->trace_id.size(), 16u);
+  EXPECT_EQ(context->trace_id.substr(0, 2), "\x4b\xf9");
+  EXPECT_EQ(context->span_id, 0x00f067aa0ba902b7u);
+  EXPECT_TRUE(context->sampled());
+  EXPECT_FALSE(ParseTraceparent(kValid.substr(0, 53) + "fe")->sampled());
+  EXPECT_EQ(ParseTraceparent("cc" + kValid.substr(2)), context);
+  EXPECT_EQ(ParseTraceparent("cc" + kValid.substr(2) + "-later"), context);
 }
 
 TEST(TraceparentTest, RefusesWhatIsNot) {
@@ -21,14 +27,15 @@ TEST(TraceparentTest, RefusesWhatIsNot) {
         std::string("00-00000000000000000000000000000000-00f067aa0ba902b7-01"),
         std::string("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01"),
         std::string("00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")}) {
-    EXPECT_FALSE(IsTraceparent(text)) << text;
+    EXPECT_FALSE(ParseTraceparent(text)) << text;
   }
 }
 
 TEST(TraceparentTest, AChildKeepsTraceAndFlags) {
-  const std::string child = ChildTraceparent(kValid, 0xabc);
-  EXPECT_EQ(child, "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000abc-01");
-  EXPECT_TRUE(IsTraceparent(child));
+  EXPECT_EQ(FormatTraceparent(*ParseTraceparent(kValid)), kValid);
+  TraceContext child = *ParseTraceparent(kValid);
+  child.span_id = 0xabc;
+  EXPECT_EQ(FormatTraceparent(child), "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000abc-01");
 }
 
 }  // namespace

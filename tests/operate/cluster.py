@@ -43,21 +43,22 @@ def free_port():
         return one.getsockname()[1]
 
 
-def compiled_api():
-    """The Python modules of generation.proto, compiled for this run."""
+def compiled(proto):
+    """The two Python modules of a .proto file, compiled for this run."""
     out = tempfile.mkdtemp(prefix="sauva-stubs-")
     try:
         subprocess.run(["protoc", "-I", os.path.join(ROOT, "proto"), f"--python_out={out}",
                         f"--plugin=protoc-gen-grpc_python={shutil.which('grpc_python_plugin')}",
-                        f"--grpc_python_out={out}", "sauva/v1/generation.proto"], check=True)
+                        f"--grpc_python_out={out}", proto], check=True)
         sys.path.insert(0, out)
-        return (importlib.import_module("sauva.v1.generation_pb2"),
-                importlib.import_module("sauva.v1.generation_pb2_grpc"))
+        module = proto.removesuffix(".proto").replace("/", ".")
+        return importlib.import_module(module + "_pb2"), importlib.import_module(module + "_pb2_grpc")
     finally:
+        sys.path.remove(out)
         shutil.rmtree(out)
 
 
-PB, PB_GRPC = compiled_api()
+PB, PB_GRPC = compiled("sauva/v1/generation.proto")
 
 
 class Service:
@@ -153,6 +154,7 @@ class Cluster:
         self.coordinator = Service("coordinator", ["--model", model, "--expect-workers", str(workers),
                                                    *coordinator_flags], self.folder)
         self.worker_flags = ["--model", model, "--threads", "1", "--memory", "512MiB", *worker_flags]
+        self.coordinator_at = None  # where the others reach it, when that is not where it listens
         self.gateway_flags = list(gateway_flags)
         self.workers = [self.new_worker(i) for i in range(workers)]
         self.gateways = [self.new_gateway(i) for i in range(gateways)]
@@ -168,7 +170,7 @@ class Cluster:
         try:
             self.coordinator.start()
             for service in self.workers + self.gateways:
-                service.flags += ["--coordinator", self.coordinator.address]
+                service.flags += ["--coordinator", self.coordinator_at or self.coordinator.address]
                 service.start()
             for gateway in self.gateways:
                 gateway.await_ready()

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The rolling restart over hosts that are network namespaces with a limited rate. Needs root.
+"""The rolling restart over hosts that are network namespaces with a limited rate, their paths slow,
+lossy and parted at times. Needs root.
 
 usage: PYTHONPATH=. tests/operate/rolling_hosts.py [SECONDS [RATE]]    (120, 200mbit)
 """
@@ -68,11 +69,13 @@ class RollingHostsTest(unittest.TestCase):
                 service.prefix = ["ip", "netns", "exec", hosts.names[index]]
                 service.listen = service.metrics = service.health = f"{hosts.address(index)}:0"
                 service.flags = [*service.flags, "--insecure"]
-            with cluster:
+            with rolling_test.Paths(cluster, f"{NET}.1") as paths, cluster:
                 for worker in cluster.workers:
                     worker.await_ready()
-                print(f"{len(hosts.names)} hosts of {self.rate}, {self.seconds:.0f} s:", flush=True)
-                rolling_test.roll(self, cluster, self.seconds)
+                print(f"{len(hosts.names)} hosts of {self.rate}, {1e3 * paths.DELAY:.0f} ms later and "
+                      f"{100 * paths.LOSS:.1f} % lost each way, {self.seconds:.0f} s:", flush=True)
+                rolling_test.roll(self, cluster, self.seconds, paths.trouble)
+                print(f"{paths.num_parted} times a path was parted for {paths.PARTED_SECONDS} s")
 
 
 if __name__ == "__main__":

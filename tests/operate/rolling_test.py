@@ -1,4 +1,5 @@
-"""Every process is restarted in turn under load, and no client loses or sees a changed token."""
+"""Every process is restarted in turn under load, over slow and lossy paths that are parted at times,
+and no client loses or sees a changed token."""
 
 import os
 import random
@@ -6,7 +7,8 @@ import threading
 import time
 import unittest
 
-from tests.operate.cluster import PROMPTS, Client, Cluster
+from tests.operate.cluster import PROMPTS, Client, Cluster, free_port
+from tests.operate.proxy import Proxy
 
 SECONDS = float(os.environ.get("SAUVA_ROLLING_SECONDS", "20"))
 PER_SECOND = 10
@@ -80,8 +82,48 @@ def undisturbed(client):
     return expected
 
 
-def roll(case, cluster, seconds):
-    """Restarts everything in turn until the time is up, every process at least once."""
+class Paths:
+    """Proxies in front of the coordinator and every worker, slow and lossy; at times one is parted
+    for longer than it takes to call its peer lost."""
+
+    DELAY, LOSS = 0.002, 0.002
+    PARTED_SECONDS = 5
+    EVERY = 4  # restarts
+
+    def __init__(self, cluster, host="127.0.0.1"):
+        self.proxies = []
+        self.choice = random.Random(2)
+        self.num_parted = 0
+        for service in [cluster.coordinator, *cluster.workers]:
+            own = service.listen.rsplit(":", 1)[0]
+            service.listen = f"{own}:{free_port()}"
+            path = Proxy(service.listen, host)
+            path.delay, path.loss = self.DELAY, self.LOSS
+            self.proxies.append(path)
+            if service is cluster.coordinator:
+                cluster.coordinator_at = path.address
+            else:
+                service.flags += ["--advertise", path.address]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for path in self.proxies:
+            path.close()
+
+    def trouble(self, restarts):
+        if restarts % self.EVERY == 0:
+            path = self.choice.choice(self.proxies)
+            path.parted = True
+            time.sleep(self.PARTED_SECONDS)
+            path.parted = False
+            self.num_parted += 1
+
+
+def roll(case, cluster, seconds, trouble):
+    """Restarts everything in turn until the time is up, every process at least once; calls
+    `trouble` with the number of restarts after each."""
     client = Client([g.address for g in cluster.gateways])
     load = Load(client, undisturbed(client))
     end = time.monotonic() + seconds
@@ -92,6 +134,7 @@ def roll(case, cluster, seconds):
             code, _ = restart(service)
             case.assertIn(code, (0, 5), service.name)
             restarts += 1
+            trouble(restarts)
     finally:
         outcomes = load.stop()
         client.close()
@@ -105,11 +148,12 @@ def roll(case, cluster, seconds):
 
 class RollingRestartTest(unittest.TestCase):
     def test_no_request_is_lost_or_altered(self):
-        with Cluster(workers=3, gateways=2,
-                     coordinator_flags=["--stages", "2", "--spares", "1"]) as cluster:
+        cluster = Cluster(workers=3, gateways=2, coordinator_flags=["--stages", "2", "--spares", "1"])
+        with Paths(cluster) as paths, cluster:
             for worker in cluster.workers:
                 worker.await_ready()
-            roll(self, cluster, SECONDS)
+            roll(self, cluster, SECONDS, paths.trouble)
+            self.assertGreater(paths.num_parted, 0)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,24 @@ TEST(GenerationCodecTest, TokensWithLogprobsForSomeOnlyAreRefused) {
   EXPECT_EQ(FromProto(message).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(GenerationCodecTest, PhasesSurviveTheRoundTripAndAreBounded) {
+  SequenceTokens tokens{.tokens = {1}};
+  tokens.phases = {{.kind = StepPhase::Kind::kPrefill,
+                    .begin_seconds = 0.5,
+                    .end_seconds = 1.5,
+                    .steps = 2,
+                    .tokens = 9,
+                    .stage_seconds = {0.25, 0.75}},
+                   {.kind = StepPhase::Kind::kDecode, .end_seconds = 3, .steps = 4, .tokens = 4}};
+  v1::SequenceTokens message;
+  ToProto(tokens, &message);
+  const auto back = FromProto(message);
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->phases, tokens.phases);
+  for (size_t i = 2; i <= kMaxStepPhases; ++i) message.add_phases();
+  EXPECT_EQ(FromProto(message).status().message(), "9 phases; there are at most 8");
+}
+
 TEST(ControlCodecTest, EveryWorkerMessageSurvivesTheRoundTrip) {
   StageReport report;
   report.assignment = TwoStages();
@@ -284,7 +302,8 @@ TEST(HiddenAssemblerTest, RefusesFramesOutOfOrderTooLargeOrOfAnotherStep) {
   ASSERT_TRUE(other.Add(frames[0]).ok());
   v1::HiddenFrame wrong = frames[1];
   wrong.set_step_id(5);
-  EXPECT_THAT(std::string(other.Add(wrong).status().message()), HasSubstr("does not follow step 4"));
+  EXPECT_THAT(std::string(other.Add(wrong).status().message()),
+              HasSubstr("does not follow step 4"));
 }
 
 }  // namespace

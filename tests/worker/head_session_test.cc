@@ -399,5 +399,72 @@ TEST_F(HeadSessionTest, PreemptionsChangeNoToken) {
   EXPECT_EQ(head_->counters().generation_tokens, 400u);
 }
 
+TEST_F(HeadSessionTest, PhasesTellStepsTokensAndEachStagesTimeToWhoAsks) {
+  SequenceRequest request = Request(std::vector<TokenId>(20, 2), 4);
+  request.with_phases = true;
+  now_ += absl::Seconds(1);
+  Stream& stream = Open(1, request);
+  EXPECT_THAT(Open(2, Request({3}, 2)).messages[0].phases, IsEmpty());
+  while (!steps_.empty()) {
+    now_ += absl::Milliseconds(10);
+    StepResult result = steps_.front();
+    steps_.pop_front();
+    Send(StageResult{0, {.epoch = 3, .step_id = result.step_id, .compute_seconds = 0.25}});
+    result.compute_seconds = 0.5;
+    Send(StageResult{1, result});
+  }
+  const std::vector<StepPhase>& phases = stream.messages.back().phases;
+  ASSERT_THAT(phases, SizeIs(2));
+  EXPECT_EQ(phases[0].kind, StepPhase::Kind::kPrefill);
+  EXPECT_EQ(phases[0].tokens, 20u);
+  EXPECT_EQ(phases[0].begin_seconds, 0);
+  EXPECT_GE(phases[0].steps, 3u);  // of 8 tokens at most
+  EXPECT_EQ(phases[1].kind, StepPhase::Kind::kDecode);
+  EXPECT_EQ(phases[1].steps, 3u);
+  EXPECT_EQ(phases[1].tokens, 3u);
+  EXPECT_GE(phases[1].begin_seconds, phases[0].end_seconds);
+  for (const StepPhase& phase : phases) {
+    EXPECT_THAT(phase.stage_seconds, ElementsAre(0.25 * phase.steps, 0.5 * phase.steps));
+    EXPECT_GT(phase.end_seconds, phase.begin_seconds);
+  }
+  for (const SequenceTokens& message : streams_[2].messages) EXPECT_THAT(message.phases, IsEmpty());
+}
+
+TEST_F(HeadSessionTest, AStagesWordThatTheLastStageOvertookIsLeftOut) {
+  SequenceRequest request = Request({5}, 3);
+  request.with_phases = true;
+  Stream& stream = Open(1, request);
+  StepResult first = steps_.front();
+  steps_.pop_front();
+  first.compute_seconds = 0.5;
+  Send(StageResult{1, first});
+  Send(StageResult{0, {.epoch = 3, .step_id = first.step_id, .compute_seconds = 0.25}});
+  FinishAll();
+  ASSERT_THAT(stream.messages.back().phases, SizeIs(2));
+  EXPECT_THAT(stream.messages.back().phases[0].stage_seconds, ElementsAre(0, 0.5));
+}
+
+TEST(StepTimesTest, MorePhasesThanAreKeptAreAddedToTheLastOfTheirKind) {
+  std::vector<StepPhase> phases;
+  for (uint32_t i = 0; i < 25; ++i) {
+    AddStep({.kind = i % 2 == 0 ? StepPhase::Kind::kPrefill : StepPhase::Kind::kDecode,
+             .begin_seconds = i + 0.0,
+             .end_seconds = i + 1.0,
+             .steps = 1,
+             .tokens = 2,
+             .stage_seconds = {1, 10}},
+            phases);
+  }
+  ASSERT_THAT(phases, SizeIs(kMaxStepPhases));
+  uint32_t steps = 0;
+  for (const StepPhase& phase : phases) steps += phase.steps;
+  EXPECT_EQ(steps, 25u);
+  EXPECT_EQ(phases[6].steps, 10u);
+  EXPECT_EQ(phases[6].tokens, 20u);
+  EXPECT_THAT(phases[6].stage_seconds, ElementsAre(10, 100));
+  EXPECT_EQ(phases[6].end_seconds, 25);
+  EXPECT_EQ(phases[7].kind, StepPhase::Kind::kDecode);
+}
+
 }  // namespace
 }  // namespace sauva

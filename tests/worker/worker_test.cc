@@ -390,7 +390,7 @@ TEST_F(WorkerTest, MetricsTellWhatAStageDoes) {
         "sauva_request_success_total{finished_reason=\"length\"} 1",
         "sauva_refusals_total{reason=\"invalid_argument\"} 1",
         "sauva_memory_bytes{share=\"weights\"}", "sauva_memory_budget_bytes 67108864",
-        "sauva_link_bytes_total{direction=\"sent\"} 0", "sauva_epoch_counter 1",
+        "sauva_link_bytes_total{direction=\"sent\"} 0", "sauva_epoch_number 1",
         "sauva_stale_messages_total 0", "sauva_stage_serving 1"}) {
     EXPECT_THAT(page, HasSubstr(line));
   }

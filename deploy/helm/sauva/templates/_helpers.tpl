@@ -149,6 +149,13 @@ readinessProbe:
 {{- default (add .Values.worker.drainTimeoutSeconds 10) .Values.worker.terminationGracePeriodSeconds }}
 {{- end }}
 
+{{/* An update restarts one pod of every StatefulSet at once; spares must be able to replace them. */}}
+{{- define "sauva.workerUpdateStrategy" -}}
+{{- $groups := len .Values.workerGroups -}}
+{{- $safe := or (eq $groups 1) (ge (int .Values.model.spares) $groups) -}}
+{{- default (ternary "RollingUpdate" "OnDelete" $safe) .Values.worker.updateStrategy }}
+{{- end }}
+
 {{/* Ingress rule: who may scrape. */}}
 {{- define "sauva.scrapeRule" }}
 - {{- with .Values.networkPolicy.metricsFrom }}
