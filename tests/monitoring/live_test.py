@@ -187,8 +187,8 @@ class LiveTest(unittest.TestCase):
         cls.calm = cls.prometheus.firing()
         cls.slow_a_link()
         cls.flood()
-        cls.stop_a_worker()
         cls.lose_a_worker_to_a_slow_one()
+        cls.stop_a_worker()
         cls.kill_workers()
         cls.make_all_wait()
         cls.stop_the_coordinator()
@@ -216,31 +216,40 @@ class LiveTest(unittest.TestCase):
         path.rate = None
 
     @classmethod
-    def stop_a_worker(cls):
-        """SIGSTOP: the process is there and its connections stand, but it does nothing."""
-        victim = cls.serving(1)
-        before = cls.cluster.coordinator.metric("sauva_workers_lost_total")
-        victim.signal(signal.SIGSTOP)
-        await_true(lambda: cls.cluster.coordinator.metric("sauva_workers_lost_total") > before)
-        await_true(lambda: cls.prometheus.query(runbook("process_down.md")[0]))
-        cls.stopped = cls.prometheus.query(runbook("process_down.md")[0])
-        cls.stopped_instance = victim.metrics
-        # The pipeline goes on without it.
-        tokens = cls.cluster.gateways[0].metric("sauva_generation_tokens_total")
-        await_true(lambda: cls.cluster.gateways[0].metric("sauva_generation_tokens_total") > tokens)
-        victim.signal(signal.SIGCONT)
-        await_true(lambda: not cls.prometheus.query(runbook("process_down.md")[0]))
+    def who_is_down(cls):
+        found = []
+
+        def look():
+            found[:] = cls.prometheus.query(runbook("process_down.md")[0])
+            return found
+        await_true(look)
+        return found
 
     @classmethod
     def lose_a_worker_to_a_slow_one(cls):
         victim = cls.serving(1)
         victim.kill()
         cls.down_instance = victim.metrics
+        cls.down = cls.who_is_down()
         cls.await_firing("SauvaProcessDown")
-        cls.down = cls.prometheus.query(runbook("process_down.md")[0])
         cls.await_firing("SauvaSlowStage")
         cls.slowest = cls.prometheus.query(filled("topk(1, sauva:stage_step_seconds:mean5m)"))
         victim.start()
+
+    @classmethod
+    def stop_a_worker(cls):
+        """SIGSTOP: the process is there and its connections stand, but it does nothing."""
+        victim = cls.serving(1)
+        before = cls.cluster.coordinator.metric("sauva_workers_lost_total")
+        victim.signal(signal.SIGSTOP)
+        await_true(lambda: cls.cluster.coordinator.metric("sauva_workers_lost_total") > before)
+        cls.stopped = cls.who_is_down()
+        cls.stopped_instance = victim.metrics
+        # The pipeline goes on without it.
+        tokens = cls.cluster.gateways[0].metric("sauva_generation_tokens_total")
+        await_true(lambda: cls.cluster.gateways[0].metric("sauva_generation_tokens_total") > tokens)
+        victim.signal(signal.SIGCONT)
+        await_true(lambda: not cls.prometheus.query(runbook("process_down.md")[0]))
 
     @classmethod
     def kill_workers(cls):

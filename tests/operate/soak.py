@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Light load for a long time; resident memory of every process must not grow after the warm-up.
+"""Light load for a long time; resident memory of every process must not grow after the warm-up. It is
+looked at in pauses of the load, since what requests hold while they run depends on how many there
+are at that moment.
 
 usage: PYTHONPATH=. tests/operate/soak.py [MINUTES [PER_SECOND]]    (30, 10)
 """
 
 import random
-import statistics
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ from tests.operate.cluster import PROMPTS, Client, Cluster
 WARM_UP_SECONDS = 180
 MOST_GROWTH = 0.01
 LOOKS = 6
-LOOKS_AT_ONCE, LOOK_SECONDS = 21, 1
+PAUSE_SECONDS = 15  # longer than processes wait until they give free memory back
 # Small, so that every page of it is in use after the warm-up: pages come with first use.
 KV_MEMORY = "16MiB"
 
@@ -30,6 +31,8 @@ class Load:
         self.errors = []
         self.lock = threading.Lock()
         self.stopped = threading.Event()
+        self.go = threading.Event()
+        self.go.set()
         self.starter = threading.Thread(target=self.run)
         self.starter.start()
 
@@ -45,6 +48,9 @@ class Load:
             threads = [thread for thread in threads if thread.is_alive()]
             next_at += 1 / self.per_second
             time.sleep(max(0.0, next_at - time.monotonic()))
+            if not self.go.is_set():
+                self.go.wait()
+                next_at = time.monotonic()
         for thread in threads:
             thread.join()
 
@@ -57,17 +63,18 @@ class Load:
 
     def stop(self):
         self.stopped.set()
+        self.go.set()
         self.starter.join()
 
 
-def resident(cluster):
-    """Megabytes by process: the middle of some looks, since memory breathes with the load."""
-    looks = {service.name: [] for service in cluster.all()}
-    for _ in range(LOOKS_AT_ONCE):
-        for service in cluster.all():
-            looks[service.name].append(service.metric("process_resident_memory_bytes") / 2**20)
-        time.sleep(LOOK_SECONDS)
-    return {name: statistics.median(sizes) for name, sizes in looks.items()}
+def resident(cluster, load):
+    """Megabytes by process, in a pause of the load."""
+    load.go.clear()
+    time.sleep(PAUSE_SECONDS)
+    sizes = {service.name: service.metric("process_resident_memory_bytes") / 2**20
+             for service in cluster.all()}
+    load.go.set()
+    return sizes
 
 
 def main():
@@ -79,7 +86,7 @@ def main():
         looks = []
         for seconds in [WARM_UP_SECONDS] + [(60 * minutes - WARM_UP_SECONDS) / LOOKS] * LOOKS:
             time.sleep(seconds)
-            looks.append(resident(cluster))
+            looks.append(resident(cluster, load))
             print(f"{load.done} requests: " + ", ".join(
                 f"{name} {size:.2f}" for name, size in looks[-1].items()) + " MB", flush=True)
         load.stop()
