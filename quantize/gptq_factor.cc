@@ -31,8 +31,7 @@ void ParallelTriangle(int64_t count, int threads, const std::function<void(int64
 // A symmetric matrix [n, n] of which the lower triangle is used, in blocks of columns.
 class Triangle {
  public:
-  Triangle(int64_t n, int threads)
-      : n_(n), threads_(threads), lower_(static_cast<size_t>(n * n)) {}
+  Triangle(int64_t n, int threads) : n_(n), threads_(threads), lower_(static_cast<size_t>(n * n)) {}
 
   float* row(int64_t i) { return lower_.data() + i * n_; }
 
@@ -138,8 +137,7 @@ class Triangle {
     const Eigen::LLT<Block> factor(block);
     const Block lower = factor.matrixL();
     if (factor.info() != Eigen::Success || !lower.diagonal().allFinite()) return false;
-    const Block inverse =
-        lower.triangularView<Eigen::Lower>().solve(Block::Identity(width, width));
+    const Block inverse = lower.triangularView<Eigen::Lower>().solve(Block::Identity(width, width));
     std::vector<float>& kept = inverses_.emplace_back();
     for (int64_t i = 0; i < width * width; ++i) {
       kept.push_back(static_cast<float>(inverse.data()[i]));
@@ -155,8 +153,7 @@ class Triangle {
 
 // The order in which columns are rounded: those that matter most first, whose errors the
 // others can still make good. Without act-order groups stay together, as the format has them.
-std::vector<int32_t> RoundingOrder(const std::vector<float>& diagonal,
-                                   const GptqOptions& options) {
+std::vector<int32_t> RoundingOrder(const std::vector<float>& diagonal, const GptqOptions& options) {
   std::vector<int32_t> order(diagonal.size());
   std::iota(order.begin(), order.end(), 0);
   const auto size = static_cast<size_t>(options.group_size);

@@ -38,11 +38,10 @@ absl::Status QuantizeLayerGptq(const LayerJob& job, LayerResult& result) {
       hessian->Add({.data = args.x.data, .rows = args.x.rows, .stride = args.x.stride},
                    options.threads);
     };
-    RETURN_IF_ERROR(RunLayer(*job.calibration,
-                             {.layer = job.layer,
-                              .checkpoint = overlaid,
-                              .observer = observe,
-                              .last_product = subset.front()}));
+    RETURN_IF_ERROR(RunLayer(*job.calibration, {.layer = job.layer,
+                                                .checkpoint = overlaid,
+                                                .observer = observe,
+                                                .last_product = subset.front()}));
     std::string note;
     auto factor = GptqFactor::Create(*std::move(hessian), options, note);
     if (!factor.ok()) {

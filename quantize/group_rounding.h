@@ -21,8 +21,8 @@ struct GroupGrid {
   static GroupGrid Of(std::span<const float> values, int bits, Kind kind);
 
   int Code(float value) const {
-    const float steps = std::clamp(value / scale, static_cast<float>(-zero),
-                                   static_cast<float>(highest - zero));
+    const float steps =
+        std::clamp(value / scale, static_cast<float>(-zero), static_cast<float>(highest - zero));
     constexpr float kWhole = 0x1.8p23f;  // a sum with it has no fraction: ties go to even
     return static_cast<int>(steps + kWhole - kWhole) + zero;
   }

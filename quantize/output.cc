@@ -145,9 +145,8 @@ absl::Status CheckRoom(const std::string& directory, int64_t needed_bytes) {
     return absl::NotFoundError(absl::StrCat(directory, ": ", error.message()));
   }
   if (space.available >= static_cast<uintmax_t>(needed_bytes)) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(directory, " has ", space.available,
-                                                   " bytes free; at least ", needed_bytes,
-                                                   " are needed"));
+  return absl::ResourceExhaustedError(absl::StrCat(
+      directory, " has ", space.available, " bytes free; at least ", needed_bytes, " are needed"));
 }
 
 absl::StatusOr<QuantizedOutput> QuantizedOutput::Begin(const QuantizeOptions& options,

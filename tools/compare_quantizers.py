@@ -90,13 +90,14 @@ def run(command):
 def by_sauva(args, method, bits, group, out):
     command = [args.sauva, "quantize", "--model", args.model, "--out", out, "--method", method]
     command += ["--bits", bits, "--group-size", group, "--calibration", args.calibration]
-    run(command + ["--samples", args.samples, "--sample-tokens", args.sample_tokens])
+    command += ["--samples", args.samples, "--sample-tokens", args.sample_tokens]
+    run(command + ["--threads", args.threads])
 
 
 def evaluate(args, model, reference):
     command = [args.sauva, "eval", "--model", model, "--reference", reference, "--text", args.text]
-    command += ["--context", 512, "--max-tokens", args.max_tokens, "--json"]
-    return json.loads(run(command))
+    command += ["--context", 512, "--stride", 448, "--max-tokens", args.max_tokens]
+    return json.loads(run(command + ["--threads", args.threads, "--json"]))
 
 
 def compare(args, job, package):
@@ -134,7 +135,8 @@ def main():
     p.add_argument("--work", type=Path, required=True)
     p.add_argument("--samples", type=int, default=64)
     p.add_argument("--sample-tokens", type=int, default=512)
-    p.add_argument("--max-tokens", type=int, default=0)
+    p.add_argument("--max-tokens", type=int, default=0, help="of the text's beginning; 0: all")
+    p.add_argument("--threads", type=int, default=0, help="of sauva; 0: all cores")
     p.add_argument("jobs", nargs="+")
     args = p.parse_args()
     for name in ("sauva", "model", "calibration", "text", "work"):

@@ -43,15 +43,18 @@ class Table:
 
     def evaluate(self, model, *more):
         args = self.args
-        return json.loads(self.run("eval", "--model", model, "--text", args.text, "--context", 512,
-                                   "--max-tokens", args.max_tokens, "--json", *more))  # fmt: skip
+        windows = ("--context", 512, "--stride", 448, "--max-tokens", args.max_tokens)
+        command = ("eval", "--model", model, "--text", args.text, *windows, "--threads",
+                   args.threads, "--json", *more)  # fmt: skip
+        return json.loads(self.run(*command))
 
     def directory(self, name, flags):
         args = self.args
         out = args.work / name
         if not out.exists():
             self.run("quantize", "--model", args.model, "--out", out, *flags, "--calibration",
-                     args.calibration, "--samples", args.samples)  # fmt: skip
+                     args.calibration, "--samples", args.samples,
+                     "--threads", args.threads)  # fmt: skip
         return out
 
     def row(self, name):
@@ -88,6 +91,7 @@ def main():
         p.add_argument(f"--{name}", type=Path, required=True)
     p.add_argument("--samples", type=int, default=64, help="of calibration")
     p.add_argument("--max-tokens", type=int, default=0, help="of the text's beginning; 0: all")
+    p.add_argument("--threads", type=int, default=0, help="of sauva; 0: all cores")
     p.add_argument("formats", nargs="*", metavar="FORMAT", help=", ".join(FORMATS))
     args = p.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

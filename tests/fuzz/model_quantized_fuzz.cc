@@ -87,8 +87,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto entries = sauva::ParseSafetensorsHeader("fuzz.safetensors", file);
   if (!entries.ok()) return 0;
   const auto* text = reinterpret_cast<const char*>(data) + sizeof(uint64_t);
-  const auto header = nlohmann::json::parse(
-      text, text + (entries->data_begin - sizeof(uint64_t)), nullptr, false);
+  const auto header =
+      nlohmann::json::parse(text, text + (entries->data_begin - sizeof(uint64_t)), nullptr, false);
   if (header.is_object()) sauva::Read(header, *entries, file);
   return 0;
 }
