@@ -21,6 +21,7 @@ void AddChat(CLI::App& app, ChosenCommand& chosen);
 void AddTokenize(CLI::App& app, ChosenCommand& chosen);
 void AddInspect(CLI::App& app, ChosenCommand& chosen);
 void AddEval(CLI::App& app, ChosenCommand& chosen);
+void AddBench(CLI::App& app, ChosenCommand& chosen);
 void AddQuantize(CLI::App& app, ChosenCommand& chosen);
 
 // Prints a failed command's message; its exit code.

@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   sauva::AddInspect(app, chosen);
   sauva::AddQuantize(app, chosen);
   sauva::AddEval(app, chosen);
+  sauva::AddBench(app, chosen);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -1,7 +1,10 @@
 #include "engine/stage_weights.h"
 
+#include <algorithm>
+#include <atomic>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -35,17 +38,20 @@ class StageWeightsLoader {
                      LoadFormat format)
       : backend_(backend), spec_(spec), checkpoint_(checkpoint), format_(format) {}
 
+  // Vectors are read at once; matrices are only described and then loaded by several threads.
   absl::StatusOr<StageWeights> Load(const StageOptions& options,
                                     const std::function<void(int)>& progress) {
     weights_.first_layer_ = options.layers.first;
+    weights_.layers_.resize(static_cast<size_t>(options.layers.size()));
     if (options.first) {
-      ASSIGN_OR_RETURN(weights_.embedding_, Embedding(LoadFormat::kStored));
+      Plan(weights_.embedding_, Embedding(LoadFormat::kStored));
     }
     for (int layer = options.layers.first; layer < options.layers.last; ++layer) {
       RETURN_IF_ERROR(LoadLayer(layer));
-      if (progress) progress(layer - options.layers.first + 1);
+      matrices_of_layers_.push_back(matrices_.size());
     }
     if (options.last) RETURN_IF_ERROR(LoadHead());
+    RETURN_IF_ERROR(LoadMatrices(progress));
     return std::move(weights_);
   }
 
@@ -54,6 +60,64 @@ class StageWeightsLoader {
     int64_t out = 0;
     int64_t in = 0;
   };
+
+  // A matrix to be loaded, and where it goes.
+  struct Matrix {
+    std::string name;
+    MatrixShape shape;
+    LoadFormat format = LoadFormat::kStored;
+  };
+  struct Planned {
+    Matrix matrix;
+    std::unique_ptr<Weight>* to = nullptr;
+  };
+
+  void Plan(std::unique_ptr<Weight>& to, Matrix matrix) {
+    matrices_.push_back({std::move(matrix), &to});
+  }
+
+  // Loads what is planned, in order, by as many threads as the backend allows; the caller is
+  // one of them and the only one that tells of progress. Memory: one matrix a thread besides
+  // the backend's own form.
+  absl::Status LoadMatrices(const std::function<void(int)>& progress) {
+    statuses_.resize(matrices_.size());
+    std::vector<std::thread> helpers;
+    for (int i = 1; i < std::min(backend_.load_threads(), kMostThreads); ++i) {
+      helpers.emplace_back([this] {
+        while (LoadNext()) {
+        }
+      });
+    }
+    size_t told = 0;
+    const auto tell = [&] {
+      const size_t loaded = loaded_.load(std::memory_order_acquire);
+      for (; told < matrices_of_layers_.size() && matrices_of_layers_[told] <= loaded; ++told) {
+        if (progress) progress(static_cast<int>(told) + 1);
+      }
+    };
+    while (LoadNext()) tell();
+    for (std::thread& helper : helpers) helper.join();
+    for (const absl::Status& status : statuses_) RETURN_IF_ERROR(status);
+    tell();
+    for (const Planned& planned : matrices_) weights_.size_bytes_ += (*planned.to)->size_bytes();
+    return absl::OkStatus();
+  }
+
+  // False when there is nothing left to load, or something failed.
+  bool LoadNext() {
+    const size_t index = next_.fetch_add(1, std::memory_order_relaxed);
+    if (index >= matrices_.size() || failed_.load(std::memory_order_relaxed)) return false;
+    absl::StatusOr<std::unique_ptr<Weight>> weight = LoadMatrix(matrices_[index].matrix);
+    if (!weight.ok()) {
+      statuses_[index] = weight.status();
+      failed_.store(true, std::memory_order_relaxed);
+      return false;
+    }
+    *matrices_[index].to = *std::move(weight);
+    // Matrices end out of order by less than one a thread, so the count lags behind by that.
+    loaded_.fetch_add(1, std::memory_order_release);
+    return true;
+  }
 
   absl::StatusOr<StoredTensor> Find(const std::string& name, const std::vector<int64_t>& shape) {
     ASSIGN_OR_RETURN(const StoredTensor tensor, checkpoint_.Find(name));
@@ -65,9 +129,9 @@ class StageWeightsLoader {
     return tensor;
   }
 
-  absl::StatusOr<std::unique_ptr<Weight>> Matrix(const std::string& name, MatrixShape shape,
-                                                 LoadFormat format) {
-    if (checkpoint_.FindQuantized(name)) return StoredQuantized(name, shape, format);
+  absl::StatusOr<std::unique_ptr<Weight>> LoadMatrix(const Matrix& matrix) {
+    if (checkpoint_.FindQuantized(matrix.name)) return StoredQuantized(matrix);
+    const auto& [name, shape, format] = matrix;
     ASSIGN_OR_RETURN(const StoredTensor tensor, Find(name, {shape.out, shape.in}));
     WeightSource source = {.name = name,
                            .dtype = tensor.dtype,
@@ -76,12 +140,11 @@ class StageWeightsLoader {
                            .bytes = tensor.bytes};
     ASSIGN_OR_RETURN(const std::optional<QuantizedMatrix> rounded, RoundAtLoad(source, format));
     if (rounded) source.quantized = &*rounded;
-    return Prepare(source);
+    return backend_.PrepareWeight(source, WeightFormat::kNative);
   }
 
-  // One matrix in memory at a time: the backend keeps its own packed form.
-  absl::StatusOr<std::unique_ptr<Weight>> StoredQuantized(const std::string& name,
-                                                          MatrixShape shape, LoadFormat format) {
+  absl::StatusOr<std::unique_ptr<Weight>> StoredQuantized(const Matrix& wanted) {
+    const auto& [name, shape, format] = wanted;
     ASSIGN_OR_RETURN(const QuantizedMatrix matrix, checkpoint_.ReadQuantized(name));
     if (matrix.rows != shape.out || matrix.columns != shape.in) {
       return absl::InvalidArgumentError(absl::StrCat("tensor ", name, ": expected ", shape.out,
@@ -91,7 +154,7 @@ class StageWeightsLoader {
     WeightSource source = {.name = name, .rows = shape.out, .columns = shape.in};
     if (format == LoadFormat::kStored) {
       source.quantized = &matrix;
-      return Prepare(source);
+      return backend_.PrepareWeight(source, WeightFormat::kNative);
     }
     if (format != LoadFormat::kF32) {
       return absl::InvalidArgumentError(absl::StrCat("tensor ", name,
@@ -101,18 +164,11 @@ class StageWeightsLoader {
     RETURN_IF_ERROR(ValidateQuantizedMatrix(name, matrix));
     const std::vector<float> numbers = DequantizeAll(matrix);
     source.bytes = std::as_bytes(std::span(numbers));
-    return Prepare(source);
+    return backend_.PrepareWeight(source, WeightFormat::kNative);
   }
 
-  absl::StatusOr<std::unique_ptr<Weight>> Prepare(const WeightSource& source) {
-    ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight,
-                     backend_.PrepareWeight(source, WeightFormat::kNative));
-    weights_.size_bytes_ += weight->size_bytes();
-    return weight;
-  }
-
-  absl::StatusOr<std::unique_ptr<Weight>> Embedding(LoadFormat format) {
-    return Matrix(tensor_names::kEmbedding, {spec_.vocab_size, spec_.hidden_size}, format);
+  Matrix Embedding(LoadFormat format) const {
+    return {tensor_names::kEmbedding, {spec_.vocab_size, spec_.hidden_size}, format};
   }
 
   // A vector as f32 in backend memory.
@@ -147,7 +203,7 @@ class StageWeightsLoader {
   }
 
   absl::Status Matmul(const std::string& name, MatrixShape shape, Linear& linear) {
-    ASSIGN_OR_RETURN(linear.weight, Matrix(name, shape, format_));
+    Plan(linear.weight, {name, shape, format_});
     return absl::OkStatus();
   }
 
@@ -184,36 +240,40 @@ class StageWeightsLoader {
 
   absl::Status LoadLayer(int index) {
     const LayerSpec& layer = spec_.decoder.layers[static_cast<size_t>(index)];
-    LayerWeights weights;
+    LayerWeights& weights = weights_.layers_[static_cast<size_t>(index - weights_.first_layer_)];
     const auto name = [&](const char* part) { return tensor_names::Layer(index, part); };
     RETURN_IF_ERROR(Norms(name("attention_norm"), layer, weights.attention_norm));
     RETURN_IF_ERROR(LoadAttention(index, layer.self_attention, weights));
     RETURN_IF_ERROR(Norms(name("feed_forward_norm"), layer, weights.feed_forward_norm));
-    RETURN_IF_ERROR(LoadFeedForward(index, layer.feed_forward, weights));
-    weights_.layers_.push_back(std::move(weights));
-    return absl::OkStatus();
+    return LoadFeedForward(index, layer.feed_forward, weights);
   }
 
   absl::Status LoadHead() {
     RETURN_IF_ERROR(Norm("final_norm", spec_.decoder.final_norm, weights_.final_norm_));
+    const LoadFormat format = HeadFormat(format_);
     if (!spec_.tied_head) {
-      ASSIGN_OR_RETURN(
-          weights_.head_,
-          Matrix(tensor_names::kHead, {spec_.vocab_size, spec_.hidden_size}, HeadFormat(format_)));
+      Plan(weights_.head_, {tensor_names::kHead, {spec_.vocab_size, spec_.hidden_size}, format});
       return absl::OkStatus();
     }
     // An embedding is never quantized in a checkpoint.
-    const LoadFormat format = HeadFormat(format_);
-    if (weights_.embedding_ && format != LoadFormat::kInt8) return absl::OkStatus();
-    ASSIGN_OR_RETURN(weights_.head_, Embedding(format));
+    const bool has_embedding = matrices_.front().to == &weights_.embedding_;
+    if (!has_embedding || format == LoadFormat::kInt8) Plan(weights_.head_, Embedding(format));
     return absl::OkStatus();
   }
+
+  static constexpr int kMostThreads = 16;
 
   Backend& backend_;
   const ModelSpec& spec_;
   const Checkpoint& checkpoint_;
   const LoadFormat format_;
   StageWeights weights_;
+  std::vector<Planned> matrices_;
+  std::vector<size_t> matrices_of_layers_;  // how many are planned up to each layer's end
+  std::vector<absl::Status> statuses_;      // of the matrices, each written by one thread
+  std::atomic<size_t> next_{0};
+  std::atomic<size_t> loaded_{0};
+  std::atomic<bool> failed_{false};
 };
 
 absl::StatusOr<StageWeights> StageWeights::Load(Backend& backend, const ModelSpec& spec,

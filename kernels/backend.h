@@ -182,6 +182,8 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) = 0;
   virtual absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source,
                                                                 WeightFormat format) = 0;
+  // How many threads may call PrepareWeight at once, and it is worth it.
+  virtual int load_threads() const { return 1; }
   virtual absl::StatusOr<std::unique_ptr<KvCache>> AllocateKv(const KvShape& shape) = 0;
   virtual absl::StatusOr<std::unique_ptr<RopeTable>> MakeRopeTable(const RopeShape& shape) = 0;
   // Reserves what ops need for steps of this size. Called once, before the first step.

@@ -1,225 +1,232 @@
-// kernel_bench [threads] [megabytes]: how fast the cpu backend multiplies, beside what this
-// machine can read and compute at most in the same run. Not a test.
+#include "kernels/bench/kernel_bench.h"
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <random>
+#include <span>
+#include <utility>
 #include <vector>
 
-#include "kernels/cpu/select.h"
-#include "kernels/cpu/thread_pool.h"
-#include "kernels/factory.h"
-#include "kernels/host_memory.h"
-#include "kernels/machine_rates.h"
+#include "base/status_macros.h"
 
 namespace sauva {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kColumns = 4096;
-constexpr int kGemmRows = 4096;
-constexpr int kMaxTokens = 256;
+constexpr int kSize = 4096;  // rows and columns of a weight
+constexpr int kMaxTokens = 512;
+constexpr int kContext = 8192;
 
-// The median time of one call of `work`, in seconds.
-template <class F>
-double MedianSeconds(int repeats, const F& work) {
-  std::vector<double> times;
-  for (int i = 0; i < repeats; ++i) {
-    const Clock::time_point start = Clock::now();
-    work();
-    times.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-  }
-  std::nth_element(times.begin(), times.begin() + repeats / 2, times.end());
-  return times[static_cast<size_t>(repeats / 2)];
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Reads the working set as plainly as can be: the peak of a GEMV.
-double ReadRate(int threads, int64_t bytes) {
-  const KernelTable& kernels = **SelectKernels(InstructionSet::kAuto);
-  ThreadPool pool(threads);
-  const HostMemory memory = *HostMemory::Allocate(bytes);
-  constexpr int64_t kTile = int64_t{1} << 20;
-  const auto tile_at = [&](int64_t tile) { return memory.data() + tile * kTile; };
-  pool.Run(bytes / kTile, [&](int64_t tile, int) { std::memset(tile_at(tile), 1, kTile); });
-  std::vector<uint64_t> sums(static_cast<size_t>(threads) * 8);
-  const double seconds = MedianSeconds(5, [&] {
-    pool.Run(bytes / kTile, [&](int64_t tile, int thread) {
-      sums[static_cast<size_t>(thread) * 8] += kernels.read_all(tile_at(tile), kTile);
-    });
-  });
-  return static_cast<double>(bytes / kTile * kTile) / seconds;
-}
+struct Format {
+  const char* name;
+  DType dtype = DType::kF16;  // of numbers
+  int bits = 0;               // of codes; 0: numbers
+  int64_t group_size = 0;
+  CodeKind kind = CodeKind::kInteger;
+  bool zeros = false;      // zero points of their own
+  bool act_order = false;  // columns in another order
+};
 
-// Random numbers in (-1, 1) of a type, made 64 bits at a time; never zero.
-std::vector<std::byte> RandomBytes(DType dtype, int64_t elements) {
-  std::vector<std::byte> bytes(static_cast<size_t>(elements * SizeOf(dtype)));
-  uint64_t state = 88172645463325252u;
+constexpr Format kFormats[] = {
+    {.name = "f32", .dtype = DType::kF32},
+    {.name = "f16"},
+    {.name = "bf16", .dtype = DType::kBF16},
+    {.name = "int8", .bits = 8, .group_size = kSize},
+    {.name = "int4 g32", .bits = 4, .group_size = 32},
+    {.name = "int4 g64 zeros", .bits = 4, .group_size = 64, .zeros = true},
+    {.name = "int4 g128", .bits = 4, .group_size = 128},
+    {.name = "int4 g128 act-order", .bits = 4, .group_size = 128, .act_order = true},
+    {.name = "int3 g128", .bits = 3, .group_size = 128},
+    {.name = "nf4 g64", .bits = 4, .group_size = 64, .kind = CodeKind::kNf4},
+};
+
+// Random numbers of a type whose exponents are just below 1: any sign and mantissa.
+std::vector<std::byte> RandomNumbers(DType dtype) {
+  std::vector<std::byte> bytes(size_t{kSize} * kSize * static_cast<size_t>(SizeOf(dtype)));
+  std::mt19937_64 random(1);
   for (size_t i = 0; i + 8 <= bytes.size(); i += 8) {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    // Exponents just below 1: any sign and mantissa.
-    uint64_t word = state & 0x83ff83ff83ff83ffu;
+    uint64_t word = random() & 0x83ff83ff83ff83ffu;
     if (dtype == DType::kF16) word |= 0x3800380038003800u;
-    if (dtype == DType::kBF16) word = (state & 0x807f807f807f807fu) | 0x3f003f003f003f00u;
-    if (dtype == DType::kF32) word = (state & 0x807fffff807fffffu) | 0x3f0000003f000000u;
+    if (dtype == DType::kBF16) word = (word & 0x807f807f807f807fu) | 0x3f003f003f003f00u;
+    if (dtype == DType::kF32) word = (random() & 0x807fffff807fffffu) | 0x3f0000003f000000u;
     std::memcpy(bytes.data() + i, &word, 8);
   }
   return bytes;
 }
 
-struct Rates {
-  double read_bytes_per_second;
-  double operations_per_second;
-};
-
-struct Format {
-  const char* name;
-  DType dtype;
-  WeightFormat format;
-};
-
-void BenchFormat(Backend& backend, const Format& format, int64_t gemv_bytes, const Rates& peak) {
-  const bool int8 = format.format == WeightFormat::kInt8;
-  const int64_t stored = int8 ? 1 : SizeOf(format.dtype);
-  const int64_t rows = std::max<int64_t>(kGemmRows, gemv_bytes / (kColumns * stored));
-  auto source = RandomBytes(format.dtype, rows * kColumns);
-  const auto prepare = [&](int64_t count) {
-    return *backend.PrepareWeight(
-        {.name = format.name,
-         .dtype = format.dtype,
-         .rows = count,
-         .columns = kColumns,
-         .bytes =
-             std::span(source).first(static_cast<size_t>(count * kColumns * SizeOf(format.dtype)))},
-        format.format);
-  };
-  const std::unique_ptr<Weight> tall = prepare(rows);
-  const std::unique_ptr<Weight> square = prepare(kGemmRows);
-  std::vector<float> x(size_t{kMaxTokens} * kColumns);
-  for (size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<float>(i));
-  std::vector<float> out(std::max(static_cast<size_t>(rows), size_t{kMaxTokens} * kGemmRows));
-
-  const double gemv = MedianSeconds(5, [&] {
-    backend.MatMul({.weight = tall.get(),
-                    .x = {x.data(), 1, kColumns, kColumns},
-                    .out = {out.data(), 1, static_cast<int>(rows), rows}});
-  });
-  const double bytes_rate = static_cast<double>(tall->size_bytes()) / gemv;
-  std::printf("%-5s GEMV %6lld MB   %7.2f GB/s    %5.1f %% of read\n", format.name,
-              static_cast<long long>(tall->size_bytes() >> 20), bytes_rate / 1e9,
-              100 * bytes_rate / peak.read_bytes_per_second);
-  for (const int tokens : {8, 64, kMaxTokens}) {
-    const double gemm = MedianSeconds(5, [&] {
-      backend.MatMul({.weight = square.get(),
-                      .x = {x.data(), tokens, kColumns, kColumns},
-                      .out = {out.data(), tokens, kGemmRows, kGemmRows}});
-    });
-    const double rate = 2.0 * tokens * kGemmRows * kColumns / gemm;
-    std::printf("%-5s GEMM %3d tokens  %7.2f GFLOP/s %5.1f %% of f32 multiply-add\n", format.name,
-                tokens, rate / 1e9, 100 * rate / peak.operations_per_second);
+QuantizedMatrix RandomCodes(const Format& format) {
+  QuantizedMatrix matrix{.kind = format.kind,
+                         .bits = format.bits,
+                         .rows = kSize,
+                         .columns = kSize,
+                         .group_size = format.group_size};
+  std::mt19937 random(1);
+  matrix.codes.resize(size_t{kSize} * kSize);
+  const uint32_t mask = (1u << format.bits) - 1;
+  for (uint8_t& code : matrix.codes) code = static_cast<uint8_t>(random() & mask);
+  matrix.scales.resize(static_cast<size_t>(kSize * matrix.groups()));
+  // Eighths are f16, so that scales are stored as such.
+  for (float& scale : matrix.scales) scale = static_cast<float>(8 + random() % 8) / 1024;
+  if (format.kind == CodeKind::kInteger) {
+    const int middle = 1 << (format.bits - 1);
+    matrix.zeros.assign(matrix.scales.size(), static_cast<uint8_t>(middle));
+    for (uint8_t& zero : matrix.zeros) {
+      if (format.zeros) zero = static_cast<uint8_t>(zero - random() % 4);
+    }
   }
+  if (format.act_order) {
+    for (int i = 0; i < kSize; ++i) matrix.column_order.push_back(i);
+    std::shuffle(matrix.column_order.begin(), matrix.column_order.end(), random);
+  }
+  return matrix;
 }
 
-// Attention of 32 heads on 8 KV heads of 128 dims over a context.
-void BenchAttention(Backend& backend, int tokens, int context, const Rates& peak) {
-  constexpr int kHeads = 32, kKvHeads = 8, kDim = 128;
-  const int blocks = (context + 15) / 16;
-  const std::unique_ptr<KvCache> cache = *backend.AllocateKv(
-      {.num_blocks = blocks, .num_kv_heads = kKvHeads, .head_dim = kDim, .dtype = DType::kF16});
-  std::vector<int32_t> table(static_cast<size_t>(blocks)), positions, rows(kMaxTokens, 0);
-  for (int i = 0; i < blocks; ++i) table[static_cast<size_t>(i)] = i;
-  std::vector<float> x(size_t{kMaxTokens} * kHeads * kDim);
-  for (size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<float>(i));
-  std::vector<float> out(x.size());
-  const auto upload = [&](int first, int count) {
-    positions.clear();
+class KernelBench {
+ public:
+  KernelBench(const KernelBenchOptions& options, Backend& backend, Bencher& bencher,
+              const std::function<void(const KernelBenchLine&)>& on_line)
+      : options_(options),
+        backend_(backend),
+        bencher_(bencher),
+        on_line_(on_line),
+        x_(size_t{kMaxTokens} * kSize),
+        out_(x_.size()) {
+    for (size_t i = 0; i < x_.size(); ++i) x_[i] = std::sin(static_cast<float>(i));
+  }
+
+  absl::Status MatMuls(const Format& format) {
+    ASSIGN_OR_RETURN(const auto weights, Weights(format));
+    for (const int tokens : {1, 16}) MatMul(format, tokens, weights);
+    MatMul(format, kMaxTokens, std::span(weights).first(1));
+    return absl::OkStatus();
+  }
+
+  // 32 heads on 8 KV heads of 128 dims.
+  absl::Status Attention(int tokens) {
+    constexpr int kHeads = 32, kKvHeads = 8, kDim = 128;
+    constexpr int64_t kKvStride = kKvHeads * kDim;
+    const KvShape shape = {.num_blocks = kContext / 16,
+                           .num_kv_heads = kKvHeads,
+                           .head_dim = kDim,
+                           .dtype = DType::kF16};
+    ASSIGN_OR_RETURN(const std::unique_ptr<KvCache> cache, backend_.AllocateKv(shape));
+    for (int first = 0; first < kContext; first += kMaxTokens) {
+      Upload(first, kMaxTokens);
+      backend_.WriteKv({.keys = {x_.data(), kMaxTokens, kKvStride, kKvStride},
+                        .values = {x_.data(), kMaxTokens, kKvStride, kKvStride},
+                        .cache = cache.get()});
+    }
+    Upload(kContext - tokens, tokens);
+    const double seen = kContext - (tokens - 1) / 2.0;  // keys of a query
+    const Work work = {.bytes = static_cast<double>(shape.size_bytes()),
+                       .float_operations = 4.0 * tokens * seen * kHeads * kDim};
+    Measure({.kernel = "attention", .format = "f16 KV", .tokens = tokens, .work = work}, [&] {
+      backend_.Attention({.queries = {x_.data(), tokens, kSize, kSize},
+                          .cache = cache.get(),
+                          .num_heads = kHeads,
+                          .score_scale = 0.09f,
+                          .out = {out_.data(), tokens, kSize, kSize}});
+    });
+    return absl::OkStatus();
+  }
+
+ private:
+  // As many equal matrices as fill the working set.
+  absl::StatusOr<std::vector<std::unique_ptr<Weight>>> Weights(const Format& format) {
+    WeightSource source = {
+        .name = format.name, .dtype = format.dtype, .rows = kSize, .columns = kSize};
+    QuantizedMatrix codes;
+    std::vector<std::byte> numbers;
+    if (format.bits > 0) {
+      codes = RandomCodes(format);
+      source.quantized = &codes;
+    } else {
+      numbers = RandomNumbers(format.dtype);
+      source.bytes = numbers;
+    }
+    std::vector<std::unique_ptr<Weight>> weights;
+    for (int64_t bytes = 0; bytes < options_.working_set_bytes;) {
+      ASSIGN_OR_RETURN(std::unique_ptr<Weight> weight,
+                       backend_.PrepareWeight(source, WeightFormat::kNative));
+      bytes += weight->size_bytes();
+      weights.push_back(std::move(weight));
+    }
+    return weights;
+  }
+
+  void MatMul(const Format& format, int tokens, std::span<const std::unique_ptr<Weight>> weights) {
+    Work work;
+    for (const auto& weight : weights) {
+      work.bytes += static_cast<double>(weight->size_bytes());
+      double& operations = format.bits > 0 ? work.int8_operations : work.float_operations;
+      operations += 2.0 * tokens * kSize * kSize;
+    }
+    Measure({.kernel = "matmul", .format = format.name, .tokens = tokens, .work = work}, [&] {
+      for (const auto& weight : weights) {
+        backend_.MatMul({.weight = weight.get(),
+                         .x = {x_.data(), tokens, kSize, kSize},
+                         .out = {out_.data(), tokens, kSize, kSize}});
+      }
+    });
+  }
+
+  template <class F>
+  void Measure(KernelBenchLine line, const F& run) {
+    line.measurement = bencher_.Measure(line.work, [&] {
+      const Clock::time_point start = Clock::now();
+      run();
+      return SecondsSince(start);
+    });
+    on_line_(line);
+  }
+
+  // One sequence's `count` tokens from position `first` on.
+  void Upload(int first, int count) {
+    std::vector<int32_t> table(kContext / 16), positions, rows(static_cast<size_t>(count), 0);
+    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i);
     for (int t = 0; t < count; ++t) positions.push_back(first + t);
     const int32_t bounds[] = {0, count};
-    backend.UploadStep({.positions = positions,
-                        .sequence_rows = std::span(rows).first(static_cast<size_t>(count)),
-                        .first_tokens = bounds,
-                        .block_tables = {table}});
-  };
-  constexpr int64_t kKvStride = kKvHeads * kDim;
-  for (int first = 0; first < context; first += kMaxTokens) {
-    const int count = std::min(kMaxTokens, context - first);
-    upload(first, count);
-    backend.WriteKv({.keys = {x.data(), count, kKvStride, kKvStride},
-                     .values = {x.data(), count, kKvStride, kKvStride},
-                     .cache = cache.get()});
+    backend_.UploadStep({.positions = positions,
+                         .sequence_rows = rows,
+                         .first_tokens = bounds,
+                         .block_tables = {table}});
   }
-  upload(context - tokens, tokens);
-  const double seconds = MedianSeconds(5, [&] {
-    backend.Attention({.queries = {x.data(), tokens, kHeads * kDim, kHeads * kDim},
-                       .cache = cache.get(),
-                       .num_heads = kHeads,
-                       .score_scale = 0.09f,
-                       .out = {out.data(), tokens, kHeads * kDim, kHeads * kDim}});
-  });
-  const double rate = 4.0 * tokens * (context - tokens / 2) * kHeads * kDim / seconds;
-  const double bytes = 2.0 * context * kKvStride * 2 / seconds;
-  std::printf("attention %3d tokens at %5d, f16 KV  %7.2f GFLOP/s %5.1f %%   %6.2f GB/s of KV\n",
-              tokens, context, rate / 1e9, 100 * rate / peak.operations_per_second, bytes / 1e9);
-}
 
-void BenchSampler(Backend& backend, int vocabulary) {
-  std::vector<float> logits(static_cast<size_t>(vocabulary));
-  for (size_t i = 0; i < logits.size(); ++i) logits[i] = 4 * std::sin(static_cast<float>(i * i));
-  for (const SampleRow& row : {SampleRow{.temperature = 0}, SampleRow{}, SampleRow{.top_k = 50},
-                               SampleRow{.top_p = 0.9f}}) {
-    SampleResult result;
-    const double seconds = MedianSeconds(9, [&] {
-      backend.Sample({logits.data(), 1, vocabulary, vocabulary}, {&row, 1}, {&result, 1});
-    });
-    std::printf("sample of %d, temperature %.0f, top-k %d, top-p %.1f: %.3f ms\n", vocabulary,
-                static_cast<double>(row.temperature), row.top_k, static_cast<double>(row.top_p),
-                seconds * 1e3);
-  }
-}
-
-int Main(int threads, int64_t bytes) {
-  constexpr int kVocabulary = 128000;
-  constexpr int kContext = 4096;
-  const auto backend = *MakeCpuBackend({.threads = threads});
-  if (!backend
-           ->Reserve({.max_tokens = kMaxTokens,
-                      .max_sequences = 8,
-                      .max_blocks_per_sequence = kContext / 16},
-                     kColumns, kVocabulary)
-           .ok()) {
-    return 1;
-  }
-  const MachineRates quick = MeasureMachineRates(threads, uint64_t{1} << 32);
-  const Rates peak{ReadRate(threads, bytes), quick.operations_per_second};
-  std::printf("%d threads; read %.2f GB/s of %lld MB (%.2f GB/s quickly); %.1f GFLOP/s\n", threads,
-              peak.read_bytes_per_second / 1e9, static_cast<long long>(bytes >> 20),
-              quick.read_bytes_per_second / 1e9, peak.operations_per_second / 1e9);
-  for (const Format& format : {Format{"f32", DType::kF32, WeightFormat::kNative},
-                               Format{"f16", DType::kF16, WeightFormat::kNative},
-                               Format{"bf16", DType::kBF16, WeightFormat::kNative},
-                               Format{"int8", DType::kF16, WeightFormat::kInt8}}) {
-    BenchFormat(*backend, format, bytes, peak);
-  }
-  BenchAttention(*backend, 1, kContext, peak);
-  BenchAttention(*backend, kMaxTokens, kContext, peak);
-  BenchSampler(*backend, kVocabulary);
-  return 0;
-}
+  const KernelBenchOptions& options_;
+  Backend& backend_;
+  Bencher& bencher_;
+  const std::function<void(const KernelBenchLine&)>& on_line_;
+  std::vector<float> x_;
+  std::vector<float> out_;
+};
 
 }  // namespace
-}  // namespace sauva
 
-int main(int argc, char** argv) {
-  const int threads = argc > 1 ? std::atoi(argv[1]) : sauva::UsableCores();
-  const long megabytes = argc > 2 ? std::atol(argv[2]) : 1024;
-  if (threads < 1 || megabytes < 64) {
-    std::fprintf(stderr, "usage: kernel_bench [threads] [megabytes of weights, at least 64]\n");
-    return 2;
-  }
-  return sauva::Main(threads, int64_t{megabytes} << 20);
+absl::Status RunKernelBench(const KernelBenchOptions& options,
+                            const std::function<void(const KernelBenchLine&)>& on_line) {
+  const int threads = options.threads > 0 ? options.threads : UsableCores();
+  ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend,
+                   MakeCpuBackend({.threads = threads, .isa = options.isa}));
+  RETURN_IF_ERROR(backend->Reserve(
+      {.max_tokens = kMaxTokens, .max_sequences = 1, .max_blocks_per_sequence = kContext / 16},
+      kSize, kSize));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<Bencher> bencher,
+      Bencher::Create(
+          {.threads = threads, .read_bytes = options.working_set_bytes, .isa = options.isa},
+          options.repeats));
+  KernelBench bench(options, *backend, *bencher, on_line);
+  for (const Format& format : kFormats) RETURN_IF_ERROR(bench.MatMuls(format));
+  for (const int tokens : {1, 256}) RETURN_IF_ERROR(bench.Attention(tokens));
+  return absl::OkStatus();
 }
+
+}  // namespace sauva

@@ -25,6 +25,7 @@ class CpuBackend : public Backend {
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source,
                                                         WeightFormat format) override;
+  int load_threads() const override { return pool_.threads(); }
   absl::StatusOr<std::unique_ptr<KvCache>> AllocateKv(const KvShape& shape) override;
   absl::StatusOr<std::unique_ptr<RopeTable>> MakeRopeTable(const RopeShape& shape) override;
   absl::Status Reserve(const StepLimits& limits, int64_t max_columns, int vocab_size) override;

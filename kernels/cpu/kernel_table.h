@@ -166,6 +166,8 @@ struct KernelTable {
   uint64_t (*read_all)(const void* data, int64_t bytes);
   // Runs 12 * 16 * 2 * `iterations` floating-point operations and returns their result.
   float (*multiply_add)(int64_t iterations);
+  // Runs 12 * 16 * 8 * `iterations` multiplications and additions of int8 codes.
+  float (*dot_quads)(int64_t iterations);
 };
 
 extern const KernelTable kScalarKernels;

@@ -19,6 +19,7 @@ struct Avx2Lanes {
   static constexpr int kPanelTokens = 4;
   static constexpr int kSinglePanels = 4;
   static constexpr int kStreamTokens = 2;
+  static constexpr int kPeakChains = 6;
 
   __m256 low, high;
 
@@ -234,6 +235,13 @@ struct Avx2Lanes {
   }
   static Avx2Lanes ToFloat(Integers x) {
     return {_mm256_cvtepi32_ps(x.low), _mm256_cvtepi32_ps(x.high)};
+  }
+  static __m256i DotQuads(__m256i sum, __m256i bytes, __m256i x) {
+    const __m256i pairs = _mm256_maddubs_epi16(bytes, x);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
+  static Integers DotQuads(Integers sum, Integers bytes, Integers x) {
+    return {DotQuads(sum.low, bytes.low, x.low), DotQuads(sum.high, bytes.high, x.high)};
   }
 };
 

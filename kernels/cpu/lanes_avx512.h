@@ -19,6 +19,7 @@ struct Avx512Lanes {
   static constexpr int kPanelTokens = 6;
   static constexpr int kSinglePanels = 4;
   static constexpr int kStreamTokens = 4;
+  static constexpr int kPeakChains = 12;
 
   __m512 all;
 
@@ -183,6 +184,10 @@ struct Avx512Lanes {
     return {_mm512_sub_epi32(x.all, product)};
   }
   static Avx512Lanes ToFloat(Integers x) { return {_mm512_cvtepi32_ps(x.all)}; }
+  static Integers DotQuads(Integers sum, Integers bytes, Integers x) {
+    const __m512i pairs = _mm512_maddubs_epi16(bytes.all, x.all);
+    return {_mm512_add_epi32(sum.all, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+  }
 };
 
 }  // namespace

@@ -40,6 +40,9 @@ struct VnniDots {
   static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
     DotWide(dot, bytes, x);
   }
+  static Integers DotQuads(Integers sum, Integers bytes, Integers x) {
+    return {_mm512_dpbusd_epi32(sum.all, bytes.all, x.all)};
+  }
 };
 
 }  // namespace

@@ -20,6 +20,7 @@ struct ScalarLanes {
   static constexpr int kPanelTokens = 1;
   static constexpr int kSinglePanels = 1;
   static constexpr int kStreamTokens = 1;  // at most so many tokens: weights are streamed
+  static constexpr int kPeakChains = 12;  // kernels/cpu/rates.inc.h; a divisor of 12
 
   float lane[kLanes];
 
@@ -180,6 +181,17 @@ struct ScalarLanes {
   }
   static ScalarLanes ToFloat(Integers x) {
     return Make([&](int i) { return static_cast<float>(x.lane[i]); });
+  }
+  // sum += the products of four bytes below 128 with four codes, lane by lane: the step of
+  // which integer peaks are made.
+  static Integers DotQuads(Integers sum, Integers bytes, Integers x) {
+    for (int i = 0; i < kLanes; ++i) {
+      for (int shift = 0; shift < 32; shift += 8) {
+        const auto byte = static_cast<uint8_t>(bytes.lane[i] >> shift);
+        sum.lane[i] += byte * static_cast<int8_t>(x.lane[i] >> shift);
+      }
+    }
+    return sum;
   }
 };
 

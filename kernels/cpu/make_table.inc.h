@@ -38,6 +38,7 @@ constexpr KernelTable MakeTable(const char* name) {
       .add = AddKernel<L>,
       .read_all = ReadAllKernel<L>,
       .multiply_add = MultiplyAddKernel<L>,
+      .dot_quads = DotQuadsKernel<L, D>,
   };
 }
 

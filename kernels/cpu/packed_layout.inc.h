@@ -63,20 +63,22 @@ inline int ReadCode(const uint8_t* unit, CodeFormat format, int row, int column)
   return unit[quad / 2 * kQuadBytes + byte] >> (4 * (quad % 2)) & 15;
 }
 
-// Adds one code to a unit that is zero there.
-inline void WriteCode(uint8_t* unit, CodeFormat format, int row, int column, int code) {
-  const int quad = column / 4;
-  const int byte = 4 * row + column % 4;
-  const auto add = [&](int index, int bits) {
-    unit[index] = static_cast<uint8_t>(unit[index] | bits);
+// Adds the four codes of a row's quad, one in each byte, to a unit that is zero there.
+inline void WriteQuad(uint8_t* unit, CodeFormat format, int row, int quad, uint32_t codes) {
+  const auto add = [&](int quad_index, uint32_t bits) {
+    uint8_t* at = unit + quad_index * kQuadBytes + 4 * row;
+    uint32_t word;
+    __builtin_memcpy(&word, at, sizeof word);
+    word |= bits;
+    __builtin_memcpy(at, &word, sizeof word);
   };
   if (format == CodeFormat::kBits8) {
-    add(quad * kQuadBytes + byte, code);
+    add(quad, codes);
   } else if (format == CodeFormat::kBits3) {
-    add(quad / 4 * kQuadBytes + byte, (code & 3) << (2 * (quad % 4)));
-    add(2 * kQuadBytes + byte, code >> 2 << quad);
+    add(quad / 4, (codes & 0x03030303u) << (2 * (quad % 4)));
+    add(2, (codes >> 2 & 0x01010101u) << quad);
   } else {
-    add(quad / 2 * kQuadBytes + byte, code << (4 * (quad % 2)));
+    add(quad / 2, codes << (4 * (quad % 2)));
   }
 }
 

@@ -58,16 +58,22 @@ absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(const Quantiz
   return packed;
 }
 
+void PackedMatrix::PackRow(const uint8_t* codes, int row, uint8_t* panel) const {
+  for (int64_t first = 0; first < columns_; first += kUnitColumns) {
+    uint8_t* unit = panel + UnitOffset(panels_, format_, first / kUnitColumns);
+    const int64_t columns = std::min<int64_t>(kUnitColumns, columns_ - first);
+    uint32_t quads[kQuads] = {};
+    std::memcpy(quads, codes + first, static_cast<size_t>(columns));
+    for (int quad = 0; quad < kQuads; ++quad) WriteQuad(unit, format_, row, quad, quads[quad]);
+  }
+}
+
 void PackedMatrix::PackPanel(const QuantizedMatrix& matrix, int64_t panel) {
   uint8_t* to = memory_.as<uint8_t>().data() + panel * panels_.panel_bytes;
   const int64_t first_row = panel * kPanelRows;
   const auto rows = static_cast<int>(std::min<int64_t>(kPanelRows, rows_ - first_row));
   for (int r = 0; r < rows; ++r) {
-    const uint8_t* codes = matrix.codes.data() + (first_row + r) * columns_;
-    for (int64_t i = 0; i < columns_; ++i) {
-      WriteCode(to + UnitOffset(panels_, format_, i / kUnitColumns), format_, r,
-                static_cast<int>(i % kUnitColumns), codes[i]);
-    }
+    PackRow(matrix.codes.data() + (first_row + r) * columns_, r, to);
     for (int64_t g = 0; g < matrix.groups(); ++g) {
       const auto index = static_cast<size_t>((first_row + r) * matrix.groups() + g);
       uint8_t* tail = to + ScaleOffset(panels_, format_, g * panels_.units_per_group);

@@ -42,6 +42,7 @@ class PackedMatrix {
 
  private:
   explicit PackedMatrix(const QuantizedMatrix& matrix);
+  void PackRow(const uint8_t* codes, int row, uint8_t* panel) const;
   void PackPanel(const QuantizedMatrix& matrix, int64_t panel);
   float ScaleAt(int64_t row, int64_t column) const;
 

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -82,6 +84,7 @@ class GptqLayout : public QuantizedLayout {
   // Words run down the input columns, one stream for each row.
   void ReadCodes(const QuantizedPart& packed, QuantizedMatrix& matrix) const {
     matrix.codes.resize(static_cast<size_t>(matrix.rows * matrix.columns));
+    if (scheme_.bits == 4 && matrix.column_order.empty()) return ReadNibbles(packed, matrix);
     std::vector<int64_t> place(static_cast<size_t>(matrix.columns));  // of an input column
     for (int64_t i = 0; i < matrix.columns; ++i) {
       const bool ordered = !matrix.column_order.empty();
@@ -103,6 +106,31 @@ class GptqLayout : public QuantizedLayout {
         }
       }
     }
+  }
+
+  // The most common codes, eight at a time, for a few rows that fit in a cache together.
+  static void ReadNibbles(const QuantizedPart& packed, QuantizedMatrix& matrix) {
+    constexpr int64_t kPerWord = 8;
+    constexpr int64_t kRows = 8;
+    const std::byte* words = packed.bytes.data();
+    for (int64_t first = 0; first < matrix.rows; first += kRows) {
+      const int64_t last = std::min(first + kRows, matrix.rows);
+      for (int64_t column = 0; column < matrix.columns; column += kPerWord) {
+        for (int64_t row = first; row < last; ++row) {
+          uint32_t word;
+          std::memcpy(&word, words + (column / kPerWord * matrix.rows + row) * 4, sizeof word);
+          const uint64_t bytes = SpreadNibbles(word);
+          std::memcpy(matrix.codes.data() + row * matrix.columns + column, &bytes, sizeof bytes);
+        }
+      }
+    }
+  }
+
+  // One nibble in each byte, the lowest first.
+  static uint64_t SpreadNibbles(uint64_t word) {
+    word = (word | word << 16) & 0x0000ffff0000ffffu;
+    word = (word | word << 8) & 0x00ff00ff00ff00ffu;
+    return (word | word << 4) & 0x0f0f0f0f0f0f0f0fu;
   }
 
   // Version 1 subtracted one from each zero point before packing. Widths that fill words

@@ -12,6 +12,7 @@
 #include "kernels/host_memory.h"
 #include "kernels/last_level_cache.h"
 #include "kernels/machine_rates.h"
+#include "kernels/rate_probe.h"
 #include "kernels/usable_cores.h"
 #include "tests/kernels/kernel_testing.h"
 
@@ -153,6 +154,16 @@ TEST(BackendTest, RefusesImpossibleShapesNamingThem) {
 
 TEST(MachineRatesTest, AreMeasuredInTheLittleMemoryThatMayBeTaken) {
   EXPECT_GT(MeasureMachineRates(1, 0).read_bytes_per_second, 1e7);
+}
+
+TEST(RateProbeTest, MeasuresEachInstructionSet) {
+  for (const InstructionSet isa : SupportedInstructionSets()) {
+    const auto probe = RateProbe::Create({.threads = 2, .read_bytes = 3 << 20, .isa = isa});
+    ASSERT_TRUE(probe.ok()) << probe.status();
+    EXPECT_GT((*probe)->ReadBytesPerSecond(), 1e7) << Name(isa);
+    EXPECT_GT((*probe)->FloatOperationsPerSecond(), 1e7) << Name(isa);
+    EXPECT_GT((*probe)->Int8OperationsPerSecond(), 1e7) << Name(isa);
+  }
 }
 
 TEST(LastLevelCacheTest, IsTheLargestThatTheSystemTells) {
