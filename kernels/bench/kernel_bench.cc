@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/status_macros.h"
+#include "kernels/quantized_matrix.h"
 
 namespace sauva {
 namespace {

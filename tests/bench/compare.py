@@ -208,21 +208,24 @@ def parts(options):
 
 
 def measure(options, end):
+    """Says why it ended early, or nothing. A program that failed is not tried again."""
+    broken = set()
     for part, runs in parts(options):
         if options.only and options.only not in part:
             continue
         for round_index in range(options.rounds):
             for program, command, _ in runs:
                 log = log_of(options, part, program, round_index)
-                if log.exists():
+                if log.exists() or program in broken:
                     continue
                 if time.monotonic() > end:
                     return "the time is up: run the same command again to go on"
                 print(f"{part}, round {round_index + 1} of {options.rounds}: {program}", flush=True)
                 failed = run_one(options, command, log)
                 if failed:
+                    broken.add(program)
                     print(f"  failed: {failed}", flush=True)
-    return ""
+    return f"failed: {', '.join(sorted(broken))}" if broken else ""
 
 
 def run_one(options, command, log):
@@ -233,8 +236,11 @@ def run_one(options, command, log):
         return str(error)
     if done.returncode != 0:
         return f"exit code {done.returncode}: {done.stderr.strip()[-300:]}"
+    # Neither machine nor user is anybody's business.
+    shown = [Path(word).name if "/" in word else word for word in command]
+    output = done.stdout.replace(f"{options.models}/", "")
     log.write_text(
-        json.dumps({"command": command, "at": time.time(), "output": done.stdout}, indent=1) + "\n"
+        json.dumps({"command": shown, "at": time.time(), "output": output}, indent=1) + "\n"
     )
     return ""
 
@@ -276,15 +282,19 @@ def table(options):
                 )
 
 
+def resolved(path):
+    return Path(path).resolve()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sauva", type=Path, required=True, help="our command")
-    parser.add_argument("--llama", type=Path, help="llama.cpp's llama-bench")
-    parser.add_argument("--llama-batched", type=Path, help="llama.cpp's llama-batched-bench")
-    parser.add_argument("--llama-avx2", type=Path, help="a llama-bench built without AVX-512")
-    parser.add_argument("--ik", type=Path, help="ik_llama.cpp's llama-bench")
-    parser.add_argument("--models", type=Path, required=True, help="where checkpoints are made")
-    parser.add_argument("--logs", type=Path, required=True, help="where raw outputs are kept")
+    parser.add_argument("--sauva", type=resolved, required=True, help="our command")
+    parser.add_argument("--llama", type=resolved, help="llama.cpp's llama-bench")
+    parser.add_argument("--llama-batched", type=resolved, help="llama.cpp's llama-batched-bench")
+    parser.add_argument("--llama-avx2", type=resolved, help="a llama-bench built without AVX-512")
+    parser.add_argument("--ik", type=resolved, help="ik_llama.cpp's llama-bench")
+    parser.add_argument("--models", type=resolved, required=True, help="where checkpoints are made")
+    parser.add_argument("--logs", type=resolved, required=True, help="where raw outputs are kept")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="the parts whose names hold this")
     parser.add_argument("--minutes", type=float, default=20, help="no run starts after them")
