@@ -65,7 +65,7 @@ absl::StatusOr<DType> ParseKvType(const std::string& name) {
 }
 
 const char* ActivationQuantization(LoadFormat format) {
-  if (Rounds(format)) return "int8-group32";
+  if (Rounds(format)) return "int8-groups";
   return format == LoadFormat::kF32 ? "none" : "as stored";
 }
 

@@ -35,7 +35,7 @@ std::vector<std::string> RoundingFormatNames();
 // "f32" or "f16". Errors: INVALID_ARGUMENT naming the choices.
 absl::StatusOr<DType> ParseKvType(const std::string& name);
 
-// How the activations of a format's matrices are quantized: "none", "int8-group32", or "as
+// How the activations of a format's matrices are quantized: "none", "int8-groups", or "as
 // stored" where the checkpoint decides.
 const char* ActivationQuantization(LoadFormat format);
 

@@ -7,8 +7,9 @@
 // only: the files compiled per instruction set include this header and share no symbol.
 namespace sauva {
 
-constexpr int kLanes = 16;           // virtual lanes of a f32 sum
-constexpr int kInt8Group = 32;       // activations that share one int8 scale
+constexpr int kLanes = 16;     // virtual lanes of a f32 sum
+constexpr int kInt8Unit = 32;  // activations share an int8 scale in 1, 2 or 4 units of these
+constexpr int kInt8LargestGroup = 4 * kInt8Unit;
 constexpr int kAttentionBlock = 16;  // keys per block, and tokens per KV block
 constexpr int kAttentionSpan = 512;  // absolute positions per span
 constexpr float kInt8Max = 127.0f;

@@ -73,6 +73,12 @@ absl::Status ValidateActivation(const std::string& name, const QuantizedMatrix& 
 
 }  // namespace
 
+int64_t ActivationGroup(const QuantizedMatrix& m) {
+  int64_t size = kInt8LargestGroup;
+  while (m.group_size < m.columns && m.group_size % size != 0) size /= 2;
+  return size;
+}
+
 absl::Status ValidateQuantizedShape(const std::string& name, const QuantizedMatrix& m) {
   constexpr int64_t kMost = int64_t{1} << 31;
   if (m.rows <= 0 || m.columns <= 0 || m.rows >= kMost || m.columns >= kMost) {
@@ -84,8 +90,8 @@ absl::Status ValidateQuantizedShape(const std::string& name, const QuantizedMatr
     return Invalid(name, "codes of ", m.bits, " bits; ",
                    m.kind == CodeKind::kNf4 ? "NF4 has 4" : "integers have 3, 4 or 8");
   }
-  if (m.group_size <= 0 || (m.group_size % kInt8Group != 0 && m.group_size < m.columns)) {
-    return Invalid(name, "groups of ", m.group_size, " columns; multiples of ", kInt8Group,
+  if (m.group_size <= 0 || (m.group_size % kInt8Unit != 0 && m.group_size < m.columns)) {
+    return Invalid(name, "groups of ", m.group_size, " columns; multiples of ", kInt8Unit,
                    " and whole rows (", m.columns, ") are supported");
   }
   return absl::OkStatus();

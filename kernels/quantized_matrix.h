@@ -18,7 +18,7 @@ enum class CodeKind : uint8_t {
 
 // How activations meet the codes. Each is decided per row, so a batch changes no answer.
 enum class ActivationKind : uint8_t {
-  kInt8Groups,  // int8, one scale per token and 32 columns: the default, and the truest
+  kInt8Groups,  // int8, one scale per token and activation group: the default
   kInt8Static,  // int8, the matrix's one calibrated scale
   kLlmInt8,     // int8, one scale per token; columns with |x| >= threshold stay in float
 };
@@ -44,6 +44,10 @@ struct QuantizedMatrix {
 
   int64_t groups() const { return (columns + group_size - 1) / group_size; }
 };
+
+// How many columns of a token share an int8 scale, the last of them perhaps fewer: the largest
+// of 128, 64 and 32 that divides the matrix's groups, 128 where a group is a whole row.
+int64_t ActivationGroup(const QuantizedMatrix& matrix);
 
 // The part that needs no codes: rows, columns, bits and group size.
 absl::Status ValidateQuantizedShape(const std::string& name, const QuantizedMatrix& matrix);

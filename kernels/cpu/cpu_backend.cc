@@ -45,10 +45,11 @@ absl::Status CpuBackend::Reserve(const StepLimits& limits, int64_t max_columns, 
   step_.Reserve(limits);
   max_rows_ = std::max(limits.max_tokens, limits.max_sequences);
   max_columns_ = max_columns;
-  const int64_t units = int64_t{max_rows_} * ((max_columns + kInt8Group - 1) / kInt8Group);
-  ASSIGN_OR_RETURN(int8_codes_, HostMemory::Allocate(units * kInt8Group));
+  // A register tile beyond the rows may have places that stay empty.
+  const int64_t units =
+      (int64_t{max_rows_} + kernels_.panel_tokens) * ((max_columns + kInt8Unit - 1) / kInt8Unit);
+  ASSIGN_OR_RETURN(int8_codes_, HostMemory::Allocate(units * kInt8Unit));
   ASSIGN_OR_RETURN(int8_scales_, HostMemory::Allocate(units * int64_t{sizeof(float)}));
-  ASSIGN_OR_RETURN(int8_sums_, HostMemory::Allocate(units * int64_t{sizeof(int32_t)}));
   ASSIGN_OR_RETURN(int8_starts_, HostMemory::Allocate(units * int64_t{sizeof(int32_t)}));
   ASSIGN_OR_RETURN(int8_outliers_, HostMemory::Allocate(units * int64_t{sizeof(uint32_t)}));
   packed_bytes_ = PackedScratchBytes(max_rows_);

@@ -74,10 +74,9 @@ class CpuBackend : public Backend {
   // Scratch of Reserve.
   int max_rows_ = 0;
   int64_t max_columns_ = 0;
-  HostMemory int8_codes_;      // [units, rows, 32]
-  HostMemory int8_scales_;     // [units, rows] f32
-  HostMemory int8_sums_;       // [units, rows] i32
-  HostMemory int8_starts_;     // [units, rows] i32
+  HostMemory int8_codes_;      // Int8Activations of at most max_rows_ tokens
+  HostMemory int8_scales_;     // f32
+  HostMemory int8_starts_;     // i32
   HostMemory int8_outliers_;   // [rows, units] u32
   HostMemory packed_scratch_;  // [threads, packed_bytes_]
   int64_t packed_bytes_ = 0;

@@ -37,16 +37,18 @@ constexpr int kNumCodeFormats = 4;
 struct PackedPanels {
   const uint8_t* data = nullptr;  // 256 bytes after the end may be read
   int64_t panel_bytes = 0;
-  int64_t units = 0;            // of a row
-  int64_t units_per_group = 0;  // the last group may have fewer
-  bool half_scales = false;     // f16, else f32
-  bool zeros = false;           // bytes; else every code's zero point is the middle one
+  int64_t units = 0;             // of a row
+  int64_t units_per_group = 0;   // the last group may have fewer
+  int64_t activation_units = 1;  // units whose activations share a scale: 1, 2 or 4
+  bool half_scales = false;      // f16, else f32
+  bool zeros = false;            // bytes; else every code's zero point is the middle one
 };
 
 // How activations become int8 (kernels/quantized_matrix.h).
 enum class ActivationRounding : uint8_t { kGroups, kStatic, kBesideOutliers };
 
-// One token's activations to int8 in units of 32 columns; the last is padded with 0.
+// One token's activations to int8 in units of 32 columns; the last is padded with 0. A group
+// is group_units of them, the last may have fewer.
 struct QuantizeArgs {
   const float* x = nullptr;
   const int32_t* order = nullptr;  // column i is x[order[i]]; null: x[i]
@@ -54,23 +56,23 @@ struct QuantizeArgs {
   ActivationRounding rounding = ActivationRounding::kGroups;
   float static_scale = 0;
   float outlier_threshold = 0;
-  int32_t offset = 0;  // KernelTable::code_offsets of the matrix's format
-  // Unit u goes to codes + u * stride * 32, scales[u * stride] and so on.
+  int64_t group_units = 1;  // at most 4
+  int32_t offset = 0;       // 1 where the matrix has zeros, else KernelTable::code_offsets
+  // Unit u goes to codes + u * stride * 32, group g to scales[g * stride] and starts.
   int64_t stride = 1;
   int8_t* codes = nullptr;
   float* scales = nullptr;
-  int32_t* sums = nullptr;       // of the unit's codes
-  int32_t* starts = nullptr;     // -offset * sum
+  int32_t* starts = nullptr;     // -offset times the sum of the group's codes
   uint32_t* outliers = nullptr;  // [units], bit i: column i is one; written for kBesideOutliers
 };
 
-// What QuantizeArgs made of several tokens.
+// What QuantizeArgs made of several tokens: those of a register tile lie together, so that
+// they are read from one end to the other.
 struct Int8Activations {
-  const int8_t* codes = nullptr;    // [units, stride tokens, 32]
-  const float* scales = nullptr;    // [units, stride tokens]
-  const int32_t* sums = nullptr;    // [units, stride tokens]
-  const int32_t* starts = nullptr;  // [units, stride tokens]
-  int64_t stride = 1;
+  const int8_t* codes = nullptr;    // [tiles, units, stride tokens, 32]
+  const float* scales = nullptr;    // [tiles, groups, stride tokens]
+  const int32_t* starts = nullptr;  // [tiles, groups, stride tokens]
+  int64_t stride = 1;               // tokens of a tile; the last may have fewer
 };
 
 // Outputs of a quantized matmul: panels of 16 weight rows times token rows.
@@ -86,10 +88,10 @@ struct PackedTile {
 };
 
 // What a PackedTile unpacks at once for many tokens: 24 units of 2 panels as 24 KiB of bytes
-// and 3 KiB of scales, which stay in L1, and two sums of each output.
+// with scales and zero points, which stay in L1, and two sums of each output.
 constexpr int64_t kPackedPieceUnits = 24;
 constexpr int64_t PackedScratchBytes(int64_t tokens) {
-  return 2 * (kPackedPieceUnits * (512 + 64) + tokens * 2 * 64);
+  return 2 * (kPackedPieceUnits * (512 + 64 + 32) + tokens * 2 * 64);
 }
 
 struct NormRow {
@@ -146,9 +148,10 @@ struct KernelTable {
   void (*dot_tile[kNumStorages])(const DotTile& tile);
   void (*packed_tile[kNumCodeFormats])(const PackedTile& tile);
   void (*quantize)(const QuantizeArgs& args);
-  // What packed_tile adds to each code of a format; sums of products start at its negative
-  // times the sum of activations.
+  // What packed_tile leaves to be taken off each code of a format that has no zeros; sums of
+  // products start at its negative times the sum of activations.
   int32_t code_offsets[kNumCodeFormats];
+  int panel_tokens;  // the most of a register tile of packed_tile
   void (*norm)(const NormRow& row);
   void (*rope_halves)(const RopeHead& head);
   void (*rope_interleaved)(const RopeHead& head);

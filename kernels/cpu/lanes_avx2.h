@@ -156,32 +156,29 @@ struct Avx2Lanes {
     __builtin_memcpy(&four, p, sizeof four);
     return _mm256_set1_epi32(four);
   }
-  // Pairs of products of small bytes, below 32, fit 16 bits four times over.
+  // Pairs of products of small bytes, below 16, fit 16 bits eight times over.
   template <int kTokens, int kPanels>
   static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
     const __m256i ones = _mm256_set1_epi16(1);
     for (int p = 0; p < kPanels; ++p) {
-      for (int half = 0; half < 2; ++half) {
-        __m256i low[kTokens], high[kTokens];
-#pragma GCC unroll 4
-        for (int q = 0; q < 4; ++q) {
-          const int quad = 4 * half + q;
-          const __m256i w_low = LoadWords(bytes + p * 512 + quad * 64);
-          const __m256i w_high = LoadWords(bytes + p * 512 + quad * 64 + 32);
-#pragma GCC unroll 4
-          for (int t = 0; t < kTokens; ++t) {
-            const __m256i four = BroadcastQuad(x + t * 32 + quad * 4);
-            const __m256i pairs_low = _mm256_maddubs_epi16(w_low, four);
-            const __m256i pairs_high = _mm256_maddubs_epi16(w_high, four);
-            low[t] = q == 0 ? pairs_low : _mm256_add_epi16(low[t], pairs_low);
-            high[t] = q == 0 ? pairs_high : _mm256_add_epi16(high[t], pairs_high);
-          }
-        }
+      __m256i low[kTokens], high[kTokens];
+#pragma GCC unroll 8
+      for (int quad = 0; quad < 8; ++quad) {
+        const __m256i w_low = LoadWords(bytes + p * 512 + quad * 64);
+        const __m256i w_high = LoadWords(bytes + p * 512 + quad * 64 + 32);
 #pragma GCC unroll 4
         for (int t = 0; t < kTokens; ++t) {
-          dot[t][p].low = _mm256_add_epi32(dot[t][p].low, _mm256_madd_epi16(low[t], ones));
-          dot[t][p].high = _mm256_add_epi32(dot[t][p].high, _mm256_madd_epi16(high[t], ones));
+          const __m256i four = BroadcastQuad(x + t * 32 + quad * 4);
+          const __m256i pairs_low = _mm256_maddubs_epi16(w_low, four);
+          const __m256i pairs_high = _mm256_maddubs_epi16(w_high, four);
+          low[t] = quad == 0 ? pairs_low : _mm256_add_epi16(low[t], pairs_low);
+          high[t] = quad == 0 ? pairs_high : _mm256_add_epi16(high[t], pairs_high);
         }
+      }
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) {
+        dot[t][p].low = _mm256_add_epi32(dot[t][p].low, _mm256_madd_epi16(low[t], ones));
+        dot[t][p].high = _mm256_add_epi32(dot[t][p].high, _mm256_madd_epi16(high[t], ones));
       }
     }
   }
@@ -225,13 +222,20 @@ struct Avx2Lanes {
   static Integers Times256(Integers x) {
     return {_mm256_slli_epi32(x.low, 8), _mm256_slli_epi32(x.high, 8)};
   }
-  static __m256i Product(const int32_t* factors, int32_t by) {
-    const __m256i loaded = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(factors));
-    return _mm256_mullo_epi32(loaded, _mm256_set1_epi32(by));
+  static Integers Add(Integers a, Integers b) {
+    return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
   }
-  static Integers SubtractProduct(Integers x, const int32_t factors[kLanes], int32_t by) {
-    return {_mm256_sub_epi32(x.low, Product(factors, by)),
-            _mm256_sub_epi32(x.high, Product(factors + 8, by))};
+  static __m256i EightZeros(const uint8_t* zeros, int base) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros));
+    const __m256i less = _mm256_sub_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_set1_epi32(base));
+    return _mm256_and_si256(less, _mm256_set1_epi32(0xffff));
+  }
+  static Integers LoadZeros(const uint8_t* zeros, int base) {
+    return {EightZeros(zeros, base), EightZeros(zeros + 8, base)};
+  }
+  static Integers TimesZeros(Integers zeros, int32_t by) {
+    const __m256i all = _mm256_set1_epi32(by);
+    return {_mm256_madd_epi16(zeros.low, all), _mm256_madd_epi16(zeros.high, all)};
   }
   static Avx2Lanes ToFloat(Integers x) {
     return {_mm256_cvtepi32_ps(x.low), _mm256_cvtepi32_ps(x.high)};

@@ -16,7 +16,7 @@ struct Avx512Lanes {
   static constexpr int kSingleRows = 8;
   static constexpr int kQueries = 4;
   static constexpr int kPanels = 2;
-  static constexpr int kPanelTokens = 6;
+  static constexpr int kPanelTokens = 8;
   static constexpr int kSinglePanels = 4;
   static constexpr int kStreamTokens = 4;
   static constexpr int kPeakChains = 12;
@@ -123,28 +123,25 @@ struct Avx512Lanes {
     __builtin_memcpy(&four, p, sizeof four);
     return _mm512_set1_epi32(four);
   }
-  // Pairs of products of small bytes, below 32, fit 16 bits four times over.
+  // Pairs of products of small bytes, below 16, fit 16 bits eight times over.
   template <int kTokens, int kPanels>
   static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
     const __m512i ones = _mm512_set1_epi16(1);
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
-      for (int half = 0; half < 2; ++half) {
-        __m512i sum[kTokens];
-#pragma GCC unroll 4
-        for (int q = 0; q < 4; ++q) {
-          const int quad = 4 * half + q;
-          const __m512i w = _mm512_loadu_si512(bytes + p * 512 + quad * 64);
+      __m512i sum[kTokens];
 #pragma GCC unroll 8
-          for (int t = 0; t < kTokens; ++t) {
-            const __m512i pairs = _mm512_maddubs_epi16(w, BroadcastQuad(x + t * 32 + quad * 4));
-            sum[t] = q == 0 ? pairs : _mm512_add_epi16(sum[t], pairs);
-          }
-        }
+      for (int quad = 0; quad < 8; ++quad) {
+        const __m512i w = _mm512_loadu_si512(bytes + p * 512 + quad * 64);
 #pragma GCC unroll 8
         for (int t = 0; t < kTokens; ++t) {
-          dot[t][p].all = _mm512_add_epi32(dot[t][p].all, _mm512_madd_epi16(sum[t], ones));
+          const __m512i pairs = _mm512_maddubs_epi16(w, BroadcastQuad(x + t * 32 + quad * 4));
+          sum[t] = quad == 0 ? pairs : _mm512_add_epi16(sum[t], pairs);
         }
+      }
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) {
+        dot[t][p].all = _mm512_add_epi32(dot[t][p].all, _mm512_madd_epi16(sum[t], ones));
       }
     }
   }
@@ -179,9 +176,15 @@ struct Avx512Lanes {
     _mm512_storeu_si512(to + 64, _mm512_shuffle_epi8(values, high));
   }
   static Integers Times256(Integers x) { return {_mm512_slli_epi32(x.all, 8)}; }
-  static Integers SubtractProduct(Integers x, const int32_t factors[kLanes], int32_t by) {
-    const __m512i product = _mm512_mullo_epi32(_mm512_loadu_si512(factors), _mm512_set1_epi32(by));
-    return {_mm512_sub_epi32(x.all, product)};
+  static Integers Add(Integers a, Integers b) { return {_mm512_add_epi32(a.all, b.all)}; }
+  static Integers LoadZeros(const uint8_t* zeros, int base) {
+    const __m512i all =
+        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros)));
+    return {_mm512_and_si512(_mm512_sub_epi32(all, _mm512_set1_epi32(base)),
+                             _mm512_set1_epi32(0xffff))};
+  }
+  static Integers TimesZeros(Integers zeros, int32_t by) {
+    return {_mm512_madd_epi16(zeros.all, _mm512_set1_epi32(by))};
   }
   static Avx512Lanes ToFloat(Integers x) { return {_mm512_cvtepi32_ps(x.all)}; }
   static Integers DotQuads(Integers sum, Integers bytes, Integers x) {

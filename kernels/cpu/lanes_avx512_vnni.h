@@ -11,9 +11,13 @@ namespace {
 
 // Int8 dot products by one instruction for four columns. Its first operand is unsigned,
 // which is why unpacked weights have an offset; it does not saturate, so sums stay exact.
+// GCC 12 copies sums to and fro around the builtin, hence the instruction by name; with more
+// than 8 tokens it keeps some of the sums in memory.
 struct VnniDots {
   using Integers = Avx512Lanes::Integers;
   static constexpr bool kSigned = false;
+
+  static constexpr int kPanelTokens = 8;
 
   static Integers SetInteger(int32_t x) { return Avx512Lanes::SetInteger(x); }
   static void LookUpNibbles(const uint8_t table[16], const uint8_t* in, uint8_t* to) {
@@ -31,7 +35,7 @@ struct VnniDots {
         const __m512i four = Avx512Lanes::BroadcastQuad(x + t * 32 + quad * 4);
 #pragma GCC unroll 4
         for (int p = 0; p < kPanels; ++p) {
-          dot[t][p].all = _mm512_dpbusd_epi32(dot[t][p].all, w[p], four);
+          __asm__("vpdpbusd %2, %1, %0" : "+v"(dot[t][p].all) : "v"(w[p]), "v"(four));
         }
       }
     }

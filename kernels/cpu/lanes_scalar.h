@@ -174,10 +174,20 @@ struct ScalarLanes {
     for (int32_t& value : x.lane) value *= 256;
     return x;
   }
-  // x - factors * by, lane by lane.
-  static Integers SubtractProduct(Integers x, const int32_t factors[kLanes], int32_t by) {
-    for (int i = 0; i < kLanes; ++i) x.lane[i] -= factors[i] * by;
-    return x;
+  static Integers Add(Integers a, Integers b) {
+    for (int i = 0; i < kLanes; ++i) a.lane[i] += b.lane[i];
+    return a;
+  }
+  // zeros - base, in a form of the lane type's own for TimesZeros; magnitudes below 2^15.
+  static Integers LoadZeros(const uint8_t* zeros, int base) {
+    Integers result;
+    for (int i = 0; i < kLanes; ++i) result.lane[i] = zeros[i] - base;
+    return result;
+  }
+  // (zeros - base) * by, the magnitude of by below 2^15.
+  static Integers TimesZeros(Integers zeros, int32_t by) {
+    for (int32_t& value : zeros.lane) value *= by;
+    return zeros;
   }
   static ScalarLanes ToFloat(Integers x) {
     return Make([&](int i) { return static_cast<float>(x.lane[i]); });

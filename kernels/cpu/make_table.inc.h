@@ -3,7 +3,8 @@
 #include "kernels/cpu/attention.inc.h"
 #include "kernels/cpu/dot.inc.h"
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/cpu/packed.inc.h"
+#include "kernels/cpu/packed_piece.inc.h"
+#include "kernels/cpu/packed_stream.inc.h"
 #include "kernels/cpu/quantize.inc.h"
 #include "kernels/cpu/rates.inc.h"
 #include "kernels/cpu/rows.inc.h"
@@ -26,6 +27,7 @@ constexpr KernelTable MakeTable(const char* name) {
       .quantize = QuantizeKernel,
       .code_offsets = {kCodeOffset<D, CodeFormat::kBits8>, kCodeOffset<D, CodeFormat::kBits4>,
                        kCodeOffset<D, CodeFormat::kBits3>, kCodeOffset<D, CodeFormat::kNf4>},
+      .panel_tokens = D::kPanelTokens,
       .norm = NormKernel<L>,
       .rope_halves = RopeHalvesKernel<L>,
       .rope_interleaved = RopeInterleavedKernel<L>,

@@ -15,7 +15,7 @@ namespace sauva {
 namespace {
 
 constexpr int kPanelRows = kLanes;
-constexpr int kUnitColumns = kInt8Group;
+constexpr int kUnitColumns = kInt8Unit;
 constexpr int kQuads = kUnitColumns / 4;
 constexpr int kQuadBytes = 4 * kPanelRows;
 

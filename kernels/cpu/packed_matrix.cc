@@ -40,6 +40,7 @@ PackedMatrix::PackedMatrix(const QuantizedMatrix& matrix)
       column_order_(matrix.column_order) {
   panels_.units = CeilDivide(columns_, kUnitColumns);
   panels_.units_per_group = std::min(panels_.units, CeilDivide(matrix.group_size, kUnitColumns));
+  panels_.activation_units = ActivationGroup(matrix) / kUnitColumns;
   panels_.half_scales = FitHalves(matrix.scales);
   panels_.zeros = std::any_of(matrix.zeros.begin(), matrix.zeros.end(),
                               [this](uint8_t zero) { return zero != MiddleZero(format_); });
@@ -102,7 +103,8 @@ QuantizeArgs PackedMatrix::quantize_args() const {
           .columns = columns_,
           .rounding = kRoundings[static_cast<size_t>(activation_)],
           .static_scale = activation_scale_,
-          .outlier_threshold = outlier_threshold_};
+          .outlier_threshold = outlier_threshold_,
+          .group_units = panels_.activation_units};
 }
 
 float PackedMatrix::ScaleAt(int64_t row, int64_t column) const {

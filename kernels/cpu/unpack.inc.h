@@ -6,10 +6,10 @@
 #include "kernels/cpu/packed_layout.inc.h"
 #include "kernels/numerics.h"
 
-// Packed codes to what integer dot products take: a unit of 16 rows and 32 columns as bytes
-// of code - zero. Codes of up to 4 bits are "small" bytes of code - zero + 16, in [0, 32);
-// others are "wide" bytes, signed or with 128 added as D likes them, of code - 128; NF4 has
-// a plane of low and one of high wide bytes.
+// Packed codes to what integer dot products take: a unit of 16 rows and 32 columns as bytes.
+// Codes of up to 4 bits are "small" bytes, in [0, 16), as they are; others are "wide" bytes,
+// signed or with 128 added as D likes them, of code - 128; NF4 has a plane of low and one of
+// high wide bytes.
 namespace sauva {
 namespace {
 
@@ -22,7 +22,6 @@ inline void StoreWords(Words words, uint8_t* to) { *reinterpret_cast<StoredWords
 
 constexpr int kUnitSize = kQuads * kQuadBytes;  // bytes of an unpacked plane
 constexpr uint32_t kEveryByte = 0x01010101u;
-constexpr int kSmallOffset = 16;
 
 constexpr bool IsSmall(CodeFormat format) {
   return format == CodeFormat::kBits4 || format == CodeFormat::kBits3;
@@ -33,40 +32,32 @@ constexpr int PlanesOf(CodeFormat format) { return format == CodeFormat::kNf4 ? 
 template <class D>
 constexpr int kWideOffset = D::kSigned ? 0 : 128;
 
+// What unpacking already took off each code.
 template <class D, CodeFormat kFormat>
-constexpr int kCodeOffset = IsSmall(kFormat) ? kSmallOffset : kWideOffset<D>;
+constexpr int kCodeBase = IsSmall(kFormat) ? 0 : 128 - kWideOffset<D>;
 
-// kSmallOffset - zero in each byte of a row's word.
-inline Words RowOffsets(const PackedPanels& panels, CodeFormat format, const uint8_t* tail) {
-  Words zeros = {};
-  if (panels.zeros) {
-    using Bytes = uint8_t __attribute__((vector_size(16)));
-    Bytes bytes;
-    __builtin_memcpy(&bytes, tail + ScaleBytes(panels), sizeof bytes);
-    zeros = __builtin_convertvector(bytes, Words);
-  } else {
-    zeros += static_cast<uint32_t>(MiddleZero(format));
-  }
-  return (kSmallOffset - zeros) * kEveryByte;
-}
+// What is still to be taken off where there are no zero points.
+template <class D, CodeFormat kFormat>
+constexpr int kCodeOffset = kFormat == CodeFormat::kNf4
+                                ? kWideOffset<D>
+                                : MiddleZero(kFormat) - kCodeBase<D, kFormat>;
 
-inline void UnpackBits4(const uint8_t* unit, Words offsets, uint8_t* out) {
+inline void UnpackBits4(const uint8_t* unit, uint8_t* out) {
 #pragma GCC unroll 4
   for (int pair = 0; pair < kQuads / 2; ++pair) {
     const Words in = LoadWords(unit + pair * kQuadBytes);
-    StoreWords((in & 0x0f0f0f0fu) + offsets, out + 2 * pair * kQuadBytes);
-    StoreWords((in >> 4 & 0x0f0f0f0fu) + offsets, out + (2 * pair + 1) * kQuadBytes);
+    StoreWords(in & 0x0f0f0f0fu, out + 2 * pair * kQuadBytes);
+    StoreWords(in >> 4 & 0x0f0f0f0fu, out + (2 * pair + 1) * kQuadBytes);
   }
 }
 
-inline void UnpackBits3(const uint8_t* unit, Words offsets, uint8_t* out) {
+inline void UnpackBits3(const uint8_t* unit, uint8_t* out) {
   const Words high = LoadWords(unit + 2 * kQuadBytes);
 #pragma GCC unroll 8
   for (int quad = 0; quad < kQuads; ++quad) {
     const Words two = LoadWords(unit + quad / 4 * kQuadBytes) >> (2 * (quad % 4));
     const Words third = quad < 2 ? high << (2 - quad) : high >> (quad - 2);
-    const Words codes = (two & 0x03030303u) | (third & 0x04040404u);
-    StoreWords(codes + offsets, out + quad * kQuadBytes);
+    StoreWords((two & 0x03030303u) | (third & 0x04040404u), out + quad * kQuadBytes);
   }
 }
 
@@ -111,19 +102,13 @@ inline void UnpackNf4(const uint8_t* unit, uint8_t* out, int64_t plane_stride) {
   }
 }
 
-// Unpacks unit `index` of a panel; `tail` is the end of its group, where scales begin.
+// NF4 has two planes, `plane_stride` bytes apart.
 template <class D, CodeFormat kFormat>
-inline void UnpackUnit(const PackedPanels& panels, const uint8_t* unit, const uint8_t* tail,
-                       uint8_t* out, int64_t plane_stride) {
-  if constexpr (kFormat == CodeFormat::kNf4) {
-    UnpackNf4<D>(unit, out, plane_stride);
-  } else if constexpr (kFormat == CodeFormat::kBits8) {
-    UnpackBits8<D>(unit, out);
-  } else {
-    const Words offsets = RowOffsets(panels, kFormat, tail);
-    if constexpr (kFormat == CodeFormat::kBits4) UnpackBits4(unit, offsets, out);
-    if constexpr (kFormat == CodeFormat::kBits3) UnpackBits3(unit, offsets, out);
-  }
+inline void UnpackUnit(const uint8_t* unit, uint8_t* out, int64_t plane_stride) {
+  if constexpr (kFormat == CodeFormat::kNf4) UnpackNf4<D>(unit, out, plane_stride);
+  if constexpr (kFormat == CodeFormat::kBits8) UnpackBits8<D>(unit, out);
+  if constexpr (kFormat == CodeFormat::kBits4) UnpackBits4(unit, out);
+  if constexpr (kFormat == CodeFormat::kBits3) UnpackBits3(unit, out);
 }
 
 }  // namespace

@@ -6,12 +6,13 @@
 #include "simt_target.h"
 
 // How a lane reads its codes of a tile and makes them the operand of a matrix instruction:
-// one struct per format. Raw is what it loads; Dots leaves sums of products over 32 columns,
-// exact, as floats. `zeros` are of the lane's rows, `sums` of its tokens.
+// one struct per format. Raw is what it loads; Dots adds sums of products over 32 columns to exact
+// integers that begin as kStart, and ToFloat makes such an integer a float. `zeros` are of the
+// lane's rows, `sums` of its tokens.
 namespace sauva::cuda {
 
-// Integer sums of a group are below 2^22, so counting them up from the bits of 1.5 * 2^23
-// makes each of them a float without a conversion.
+// Integer sums over an activation group are below 2^22, so counting them up from the bits of 1.5 *
+// 2^23 makes each of them a float without a conversion.
 constexpr int32_t kMagicBits = 0x4b400000;
 
 struct DotOperands {
@@ -21,14 +22,10 @@ struct DotOperands {
 };
 
 __device__ __forceinline__ void IntegerDots(const uint32_t (&a)[4], const DotOperands& x,
-                                            float (&dots)[4]) {
-  int32_t dot[4] = {kMagicBits, kMagicBits, kMagicBits, kMagicBits};
-  MultiplyInt8(a, x.codes, dot);
+                                            int32_t (&dots)[4]) {
+  MultiplyInt8(a, x.codes, dots);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int32_t exact = dot[i] - x.zeros[i / 2] * x.sums[i % 2];
-    dots[i] = FloatOf(static_cast<uint32_t>(exact)) - kRoundMagic;
-  }
+  for (int i = 0; i < 4; ++i) dots[i] -= x.zeros[i / 2] * x.sums[i % 2];
 }
 
 __device__ __forceinline__ int ByteOf(const void* bytes, int64_t index) {
@@ -37,12 +34,16 @@ __device__ __forceinline__ int ByteOf(const void* bytes, int64_t index) {
 
 struct Int8Codes {
   using Raw = uint4;
+  static constexpr int32_t kStart = kMagicBits;
+  static __device__ __forceinline__ float ToFloat(int32_t dot) {
+    return FloatOf(static_cast<uint32_t>(dot)) - kRoundMagic;
+  }
   static __device__ __forceinline__ Raw Load(const CodeMatrix& m, int64_t tile, int64_t group,
                                              int lane) {
     return LoadOnce(static_cast<const uint4*>(m.codes) + (tile * m.groups() + group) * 32 + lane);
   }
   static __device__ __forceinline__ void Dots(const Raw& raw, int64_t, const DotOperands& x,
-                                              float (&dots)[4]) {
+                                              int32_t (&dots)[4]) {
     IntegerDots({raw.x, raw.y, raw.z, raw.w}, x, dots);
   }
   static __device__ __forceinline__ int At(const CodeMatrix& m, int64_t tile, int64_t group,
@@ -59,7 +60,7 @@ struct Int4Codes : Int8Codes {
     return LoadOnce(static_cast<const uint2*>(m.codes) + (tile * m.groups() + group) * 32 + lane);
   }
   static __device__ __forceinline__ void Dots(const Raw& raw, int64_t, const DotOperands& x,
-                                              float (&dots)[4]) {
+                                              int32_t (&dots)[4]) {
     constexpr uint32_t kLow = 0x0f0f0f0fu;
     IntegerDots({raw.x & kLow, raw.x >> 4 & kLow, raw.y & kLow, raw.y >> 4 & kLow}, x, dots);
   }
@@ -85,7 +86,7 @@ struct Int3Codes : Int8Codes {
             high[Pair(m, tile, group) * 32 + lane]};
   }
   static __device__ __forceinline__ void Dots(const Raw& raw, int64_t group, const DotOperands& x,
-                                              float (&dots)[4]) {
+                                              int32_t (&dots)[4]) {
     const uint32_t high = raw.high >> (group % 2 * 4);
     uint32_t a[4];
 #pragma unroll
@@ -134,6 +135,8 @@ constexpr Nf4Table TableOf(int (*of)(int)) {
 
 struct Nf4Codes {
   using Raw = uint2;
+  static constexpr int32_t kStart = 0;
+  static __device__ __forceinline__ float ToFloat(int32_t dot) { return static_cast<float>(dot); }
   static __device__ __forceinline__ Raw Load(const CodeMatrix& m, int64_t tile, int64_t group,
                                              int lane) {
     return Int4Codes::Load(m, tile, group, lane);
@@ -147,7 +150,7 @@ struct Nf4Codes {
     return (lower & ~mask) | (upper & mask);
   }
   static __device__ __forceinline__ void Dots(const Raw& raw, int64_t, const DotOperands& x,
-                                              float (&dots)[4]) {
+                                              int32_t (&dots)[4]) {
     constexpr Nf4Table kCoarse = TableOf(Nf4Coarse);
     constexpr Nf4Table kFine = TableOf(Nf4Fine);
     const uint32_t codes[4] = {raw.x & 0xffffu, raw.x >> 16, raw.y & 0xffffu, raw.y >> 16};
@@ -161,7 +164,7 @@ struct Nf4Codes {
     MultiplyInt8(coarse, x.codes, high);
     MultiplyInt8(fine, x.codes, low);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) dots[i] = static_cast<float>(high[i] * kNf4Step + low[i]);
+    for (int i = 0; i < 4; ++i) dots[i] += high[i] * kNf4Step + low[i];
   }
   static __device__ __forceinline__ int At(const CodeMatrix& m, int64_t tile, int64_t group,
                                            TilePlace p) {

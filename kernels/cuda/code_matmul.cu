@@ -17,7 +17,18 @@ struct WarpPlace {
   int64_t token_tile = 0;
 };
 
-// sum += inner * scale for the lane's four outputs of a tile; inner becomes 0.
+// inner += dots * scale for the lane's four outputs of a tile; dots become kStart.
+template <class Codes>
+__device__ __forceinline__ void EndActivationGroup(float2 scales, int32_t (&dots)[4],
+                                                   float (&inner)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    inner[i] = Fma(Codes::ToFloat(dots[i]), i % 2 == 0 ? scales.x : scales.y, inner[i]);
+    dots[i] = Codes::kStart;
+  }
+}
+
+// sum += inner * scale for the lane's four outputs of a tile; inner becomes -0.
 template <class Codes>
 __device__ __forceinline__ void EndScaleGroup(const CodeMatrix& weight, int64_t at, int lane,
                                               float (&inner)[4], float (&sum)[4]) {
@@ -25,7 +36,7 @@ __device__ __forceinline__ void EndScaleGroup(const CodeMatrix& weight, int64_t 
   for (int i = 0; i < 4; ++i) {
     const float scale = FactorOf<Codes>(weight, at, lane / 4 + i / 2 * 8);
     sum[i] = Fma(inner[i], scale, sum[i]);
-    inner[i] = 0;
+    inner[i] = -0.0f;
   }
 }
 
@@ -62,9 +73,22 @@ __global__ void __launch_bounds__(kThreads, 2) CodeMatMul(CodeMatMulLaunch args)
   const int64_t weight_groups = weight.weight_groups();
 
   float sum[kRowTiles][kTokenTiles][4] = {};
-  float inner[kRowTiles][kTokenTiles][4] = {};
+  float inner[kRowTiles][kTokenTiles][4];
+  int32_t dots[kRowTiles][kTokenTiles][4];
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+    for (int t = 0; t < kTokenTiles; ++t) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        inner[r][t][i] = -0.0f;
+        dots[r][t][i] = Codes::kStart;
+      }
+    }
+  }
   int64_t scale_group = 0;
   int in_scale_group = 0;
+  int in_activation_group = 0;
   for (int64_t first = 0; first < groups; first += kAhead) {
     typename Codes::Raw raw[kAhead][kRowTiles];
 #pragma unroll
@@ -80,6 +104,7 @@ __global__ void __launch_bounds__(kThreads, 2) CodeMatMul(CodeMatMulLaunch args)
       const int64_t group = first + ahead;
       if (group >= groups) break;  // the whole warp
       const bool ends = ++in_scale_group == weight.scale_groups || group == groups - 1;
+      const bool step_ends = ++in_activation_group == weight.activation_groups || ends;
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r) {
         const int64_t row_tile = Least(place.row_tile + r, weight.row_tiles() - 1);
@@ -90,15 +115,12 @@ __global__ void __launch_bounds__(kThreads, 2) CodeMatMul(CodeMatMulLaunch args)
         for (int t = 0; t < kTokenTiles; ++t) {
           const int64_t tile = Least(place.token_tile + t, QuantizedTiles(args.tokens) - 1);
           const float2 scales = LoadActivations(args.x, tile * groups + group, place.lane, x);
-          float dots[4];
-          Codes::Dots(raw[ahead][r], group, x, dots);
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            inner[r][t][i] = Fma(dots[i], i % 2 == 0 ? scales.x : scales.y, inner[r][t][i]);
-          }
+          Codes::Dots(raw[ahead][r], group, x, dots[r][t]);
+          if (step_ends) EndActivationGroup<Codes>(scales, dots[r][t], inner[r][t]);
           if (ends) EndScaleGroup<Codes>(weight, at, place.lane, inner[r][t], sum[r][t]);
         }
       }
+      if (step_ends) in_activation_group = 0;
       if (!ends) continue;
       ++scale_group;
       in_scale_group = 0;

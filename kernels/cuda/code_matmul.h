@@ -3,9 +3,9 @@
 #include "kernels/cuda/quantized_rows.h"
 #include "kernels/cuda/views.h"
 
-// Matrices of codes times activations of int8 codes. The dot product of 32 columns is an
-// exact integer, so matrix instructions compute it; groups are added in order, so the
-// numerics contract holds for any number of tokens.
+// Matrices of codes times activations of int8 codes. The dot product of columns whose
+// activations share a scale is an exact integer, so matrix instructions compute it 32 columns
+// at a time; those are added in order, so the numerics contract holds for any number of tokens.
 namespace sauva::cuda {
 
 enum class CodeFormat { kInt8, kInt4, kInt3, kNf4 };
@@ -18,6 +18,8 @@ struct CodeMatrix {
   const void* high = nullptr;   // kInt3: [row tiles, pairs of groups, 128 bytes]
   // Of the columns that share a scale, scale_groups groups of 32:
   int scale_groups = 1;
+  // Of those whose activations do, 1, 2 or 4:
+  int activation_groups = 1;
   const void* scales = nullptr;  // [row tiles, weight groups, 16] f32, or f16
   bool half_scales = false;
   // What is to be taken off a code as stored; null: nothing. Int8 codes are stored less 128,

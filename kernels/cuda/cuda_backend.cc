@@ -219,6 +219,7 @@ void CudaBackend::MatMul(const MatMulArgs& args) {
                   .rounding = activation.rounding,
                   .static_scale = activation.static_scale,
                   .outlier_threshold = activation.outlier_threshold,
+                  .activation_groups = weight.codes().activation_groups,
                   .out = quantized_},
                  stream);
   LaunchCodeMatMul({.weight = weight.codes(),

@@ -104,6 +104,7 @@ absl::Status CudaWeight::UploadCodes(Device& device, const QuantizedMatrix& matr
   codes_.columns = matrix.columns;
   codes_.scale_groups = static_cast<int>(matrix.groups() == 1 ? QuantizedGroups(matrix.columns)
                                                               : matrix.group_size / kTileColumns);
+  codes_.activation_groups = static_cast<int>(ActivationGroup(matrix) / kTileColumns);
   const int64_t tile_bytes = codes_.groups() * TileBytes(codes_.format);
   ASSIGN_OR_RETURN(elements_,
                    UploadItems(device, {.count = codes_.row_tiles(), .item_bytes = tile_bytes},

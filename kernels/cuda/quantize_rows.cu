@@ -53,27 +53,38 @@ __device__ __forceinline__ void Store(const QuantizeLaunch& args, int64_t token,
   if (Lane() == 0) args.out.facts[tile * kTileTokens + row] = {scale, sum};
 }
 
-// A warp quantizes a group.
+// A warp quantizes the groups that share a scale.
 __global__ void QuantizeGroups(QuantizeLaunch args) {
-  const int64_t group = int64_t{blockIdx.y} * kWarps + static_cast<int>(threadIdx.x) / kWarp;
-  if (group >= QuantizedGroups(args.x.columns)) return;  // the whole warp
+  const int64_t warp = int64_t{blockIdx.y} * kWarps + static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t first = warp * args.activation_groups;
+  const int64_t groups = QuantizedGroups(args.x.columns);
+  if (first >= groups) return;  // the whole warp
+  const int64_t past = first + args.activation_groups;
+  const int64_t end = past < groups ? past : groups;
   const int64_t token = blockIdx.x;
-  const float value = ValueAt(args, token, group * kInt8Group + Lane());
   // Magnitudes compared as integers order like the numbers, infinity and NaN on top.
-  const uint32_t bits = WarpMax(MagnitudeBits(value));
+  uint32_t magnitude = 0;
+  for (int64_t group = first; group < end; ++group) {
+    const uint32_t bits = MagnitudeBits(ValueAt(args, token, group * kInt8Unit + Lane()));
+    magnitude = bits > magnitude ? bits : magnitude;
+  }
+  const uint32_t bits = WarpMax(magnitude);
   const float largest = FloatOf(bits);
   float scale = 0;
-  int code = 0;
+  float inverse = 0;  // the codes stay 0
   if (bits >= kInfinityBits) {
-    scale = FloatOf(kNanBits);  // the codes stay 0
+    scale = FloatOf(kNanBits);
   } else if (args.rounding == Rounding::kStatic) {
     scale = args.static_scale;
-    code = Round(value, 1 / args.static_scale);
+    inverse = 1 / args.static_scale;
   } else if (largest >= kInt8SmallestMagnitude) {
     scale = largest / kInt8Max;
-    code = Round(value, kInt8Max / largest);
+    inverse = kInt8Max / largest;
   }
-  Store(args, token, group, code, scale);
+  for (int64_t group = first; group < end; ++group) {
+    const float value = ValueAt(args, token, group * kInt8Unit + Lane());
+    Store(args, token, group, inverse != 0 ? Round(value, inverse) : 0, scale);
+  }
 }
 
 // A warp quantizes a row with one scale for all that is no outlier, and lists the outliers.
@@ -87,7 +98,7 @@ __global__ void QuantizeBesideOutliers(QuantizeLaunch args) {
   uint32_t bits = 0;
   int count = 0;
   for (int64_t group = 0; group < groups; ++group) {
-    const int64_t column = group * kInt8Group + Lane();
+    const int64_t column = group * kInt8Unit + Lane();
     const float value = ValueAt(args, token, column);
     const bool outlier = column < args.x.columns && is_outlier(value);
     const uint32_t others = Ballot(outlier);
@@ -103,7 +114,7 @@ __global__ void QuantizeBesideOutliers(QuantizeLaunch args) {
   const float scale = any ? largest / kInt8Max : 0.0f;
   const float inverse = any ? kInt8Max / largest : 0.0f;
   for (int64_t group = 0; group < groups; ++group) {
-    const float value = ValueAt(args, token, group * kInt8Group + Lane());
+    const float value = ValueAt(args, token, group * kInt8Unit + Lane());
     const int code = any && !is_outlier(value) ? Round(value, inverse) : 0;
     Store(args, token, group, code, scale);
   }
@@ -119,8 +130,9 @@ void LaunchQuantize(const QuantizeLaunch& args, void* stream) {
            args);
     return;
   }
+  const int64_t groups = int64_t{kWarps} * args.activation_groups;  // of a block
   const auto blocks =
-      static_cast<unsigned>((QuantizedGroups(args.x.columns) + kWarps - 1) / kWarps);
+      static_cast<unsigned>((QuantizedGroups(args.x.columns) + groups - 1) / groups);
   Launch(QuantizeGroups, {.grid = {rows, blocks, 1}, .threads = kThreads, .stream = stream}, args);
 }
 

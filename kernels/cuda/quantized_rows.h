@@ -8,7 +8,7 @@ namespace sauva::cuda {
 
 // Of one token and one group.
 struct alignas(8) GroupFacts {
-  float scale = 0;  // NaN where a number is not finite
+  float scale = 0;  // that of its activation group; NaN where a number is not finite
   int32_t sum = 0;  // of the codes
 };
 
@@ -37,6 +37,7 @@ struct QuantizeLaunch {
   Rounding rounding = Rounding::kGroups;
   float static_scale = 0;
   float outlier_threshold = 0;
+  int activation_groups = 1;  // groups that share a scale, at most 4
   QuantizedRows out;
 };
 void LaunchQuantize(const QuantizeLaunch& args, void* stream);

@@ -13,8 +13,9 @@ namespace {
 struct Range {
   int64_t first, end;
 };
-Range GroupRange(int64_t index, int64_t columns) {
-  return {index * kInt8Group, std::min(columns, (index + 1) * kInt8Group)};
+Range GroupRange(const QuantizedMatrix& matrix, int64_t index) {
+  const int64_t size = ActivationGroup(matrix);
+  return {index * size, std::min(matrix.columns, (index + 1) * size)};
 }
 
 // Infinity or NaN when one of them is.
@@ -39,7 +40,7 @@ void RoundCodes(QuantizedRow& row, Range range, float inverse) {
 
 void RoundGroups(QuantizedRow& row, const QuantizedMatrix& matrix) {
   for (size_t group = 0; group < row.scales.size(); ++group) {
-    const Range range = GroupRange(static_cast<int64_t>(group), matrix.columns);
+    const Range range = GroupRange(matrix, static_cast<int64_t>(group));
     const float largest = LargestMagnitude(row, range);
     float& scale = row.scales[group];
     if (!std::isfinite(largest)) {
@@ -86,7 +87,8 @@ QuantizedRow QuantizeRow(const QuantizedMatrix& matrix, const float* x) {
   const auto columns = static_cast<size_t>(matrix.columns);
   QuantizedRow row;
   row.codes.resize(columns);
-  row.scales.resize((columns + kInt8Group - 1) / kInt8Group);
+  const auto group = static_cast<size_t>(ActivationGroup(matrix));
+  row.scales.resize((columns + group - 1) / group);
   row.values.assign(x, x + columns);
   for (size_t i = 0; i < matrix.column_order.size(); ++i) row.values[i] = x[matrix.column_order[i]];
   if (matrix.activation == ActivationKind::kLlmInt8) {
@@ -98,17 +100,17 @@ QuantizedRow QuantizeRow(const QuantizedMatrix& matrix, const float* x) {
 }
 
 float DotCodes(const QuantizedMatrix& matrix, int64_t row, const QuantizedRow& x) {
+  const int64_t step = ActivationGroup(matrix);
   float sum = 0;
   for (int64_t group = 0; group < matrix.groups(); ++group) {
     const int64_t end = std::min(matrix.columns, (group + 1) * matrix.group_size);
-    float inner = 0;
-    for (int64_t first = group * matrix.group_size; first < end; first += kInt8Group) {
+    float inner = -0.0f;
+    for (int64_t first = group * matrix.group_size; first < end; first += step) {
       int64_t dot = 0;
-      for (int64_t i = first; i < std::min(end, first + kInt8Group); ++i) {
+      for (int64_t i = first; i < std::min(end, first + step); ++i) {
         dot += IntegerWeight(matrix, row, i) * x.codes[static_cast<size_t>(i)];
       }
-      inner = std::fma(static_cast<float>(dot), x.scales[static_cast<size_t>(first / kInt8Group)],
-                       inner);
+      inner = std::fma(static_cast<float>(dot), x.scales[static_cast<size_t>(first / step)], inner);
     }
     const float scale = matrix.scales[static_cast<size_t>(row * matrix.groups() + group)];
     sum = std::fma(inner, matrix.kind == CodeKind::kNf4 ? scale * kNf4FixedStep : scale, sum);

@@ -11,7 +11,7 @@ namespace sauva::reference {
 // One token's activations as they meet the codes of a matrix: in the order of its columns.
 struct QuantizedRow {
   std::vector<int8_t> codes;      // [columns]
-  std::vector<float> scales;      // one per 32 columns
+  std::vector<float> scales;      // one per activation group
   std::vector<int64_t> outliers;  // columns left in float, ascending; their codes are 0
   std::vector<float> values;      // [columns], the activations themselves
 };

@@ -200,7 +200,7 @@ TEST(NumericsIdTest, ChangesWithEveryFactAndWithNothingElse) {
   std::vector<NumericsFacts> others(7, facts);
   others[0].model_digest = "abc";
   others[1].weight_format = "int8";
-  others[2].activation_quantization = "int8-group32";
+  others[2].activation_quantization = "int8-groups";
   others[3].kv_type = "f16";
   others[4].backend_class = "reference";
   others[5].version += 1;

@@ -105,6 +105,21 @@ TEST_P(QuantizedEqualityTest, LargeEnoughForSeveralTilesAndThreads) {
   }
 }
 
+TEST_P(QuantizedEqualityTest, RowsLongerThanWhatIsUnpackedAtOnce) {
+  for (const QuantizedCase& kind : testing::EveryCodeKind()) {
+    for (const int group_size : {96, 128, 1024, 1 << 20}) {
+      for (const int tokens : {1, 4, 19}) {
+        QuantizedCase c = kind;
+        c.rows = 33;
+        c.columns = 1700;
+        c.group_size = group_size;
+        CompareCase(c, tokens);
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
+}
+
 TEST_P(QuantizedEqualityTest, EveryGroupSizeWithAndWithoutHalfScales) {
   for (const int group_size : {32, 64, 96, 128, 256, 1000}) {
     for (const bool half_scales : {false, true}) {

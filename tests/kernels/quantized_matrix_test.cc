@@ -227,6 +227,20 @@ TEST(RoundToNearestTest, GroupsOfZerosTinyAndHugeNumbersKeepTheirSense) {
   }
 }
 
+TEST(QuantizedMatrixTest, ActivationsAreGroupedAsTheWeightIsWherePossible) {
+  for (const auto& [group_size, expected] : std::vector<std::pair<int, int>>{{32, 32},
+                                                                             {64, 64},
+                                                                             {96, 32},
+                                                                             {128, 128},
+                                                                             {192, 64},
+                                                                             {256, 128},
+                                                                             {300, 128},
+                                                                             {1 << 20, 128}}) {
+    const QuantizedMatrix matrix{.rows = 1, .columns = 300, .group_size = group_size};
+    EXPECT_EQ(ActivationGroup(matrix), expected) << group_size;
+  }
+}
+
 TEST(RoundToNearestTest, RefusesWhatItCannotRound) {
   const StoredMatrix nan({1, 2, 3, NAN}, 2, 2, DType::kF32);
   EXPECT_THAT(std::string(RoundToNf4(nan.source(), 64).status().message()),

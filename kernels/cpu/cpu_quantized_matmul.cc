@@ -1,0 +1,108 @@
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "base/check.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/numerics.h"
+
+// Matmuls with matrices of codes: rows become int8 in the order in which register tiles read
+// them, tiles of outputs are shared out, what int8 left out is added.
+namespace sauva {
+namespace {
+
+constexpr int64_t kParallelProducts = 65536;  // below, waking threads costs more
+constexpr int64_t kMostTileRows = 64;
+constexpr int64_t kTokenBlockBytes = 512 << 10;  // activations of a tile stay in L2
+
+int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The size of parts of at most `most` that are nearly equal: small ones are slow.
+int64_t PartSize(int64_t whole, int64_t most) { return CeilDivide(whole, CeilDivide(whole, most)); }
+
+}  // namespace
+
+Int8Activations CpuBackend::QuantizeRows(const PackedMatrix& weight, Rows x) {
+  Check(x.rows <= max_rows_ && x.columns <= max_columns_, "a step keeps its limits");
+  const PackedPanels panels = weight.panels(0);
+  const int64_t groups = CeilDivide(panels.units, panels.activation_units);
+  const int64_t stride = PartSize(x.rows, kernels_.panel_tokens);
+  int8_t* codes = int8_codes_.as<int8_t>().data();
+  float* scales = int8_scales_.as<float>().data();
+  int32_t* starts = int8_starts_.as<int32_t>().data();
+  QuantizeArgs args = weight.quantize_args();
+  args.offset = panels.zeros ? 1 : kernels_.code_offsets[static_cast<size_t>(weight.format())];
+  args.stride = stride;
+  ForEachRow(x.rows, x.columns, [&](int row, int) {
+    const int64_t tile = row / stride;
+    const int64_t token = row % stride;
+    QuantizeArgs one = args;
+    one.x = x.row(row);
+    one.codes = codes + (tile * panels.units * stride + token) * kInt8Unit;
+    one.scales = scales + tile * groups * stride + token;
+    one.starts = starts + tile * groups * stride + token;
+    one.outliers = int8_outliers_.as<uint32_t>().data() + row * panels.units;
+    kernels_.quantize(one);
+  });
+  return {.codes = codes, .scales = scales, .starts = starts, .stride = stride};
+}
+
+void CpuBackend::MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args) {
+  const Int8Activations x = QuantizeRows(weight, args.x);
+  const PackedPanels panels = weight.panels(0);
+  const int64_t groups = CeilDivide(panels.units, panels.activation_units);
+  // Tiles of the same outputs are neighbours, so that their weights are read from memory once.
+  const int64_t most = kTokenBlockBytes / (panels.units * kInt8Unit);
+  const int64_t register_tiles = CeilDivide(args.x.rows, x.stride);
+  const int64_t tokens = PartSize(register_tiles, std::max<int64_t>(1, most / x.stride)) * x.stride;
+  const int64_t token_tiles = CeilDivide(args.x.rows, tokens);
+  int64_t rows = weight.rows();
+  if (weight.rows() * args.x.rows * weight.columns() >= kParallelProducts) {
+    constexpr int64_t kTilesPerThread = 4;
+    const int64_t share = CeilDivide(rows, pool_.threads() * kTilesPerThread);
+    rows = std::min(kMostTileRows, CeilDivide(share, kLanes) * kLanes);
+  }
+  const auto packed_tile = kernels_.packed_tile[static_cast<size_t>(weight.format())];
+  pool_.Run(CeilDivide(weight.rows(), rows) * token_tiles, [&](int64_t tile, int thread) {
+    const int64_t row = tile / token_tiles * rows;
+    const int64_t token = tile % token_tiles * tokens;
+    packed_tile({.weight = weight.panels(row / kLanes),
+                 .rows = static_cast<int>(std::min(rows, weight.rows() - row)),
+                 .x = {.codes = x.codes + token * panels.units * kInt8Unit,
+                       .scales = x.scales + token * groups,
+                       .starts = x.starts + token * groups,
+                       .stride = x.stride},
+                 .tokens = static_cast<int>(std::min(tokens, args.x.rows - token)),
+                 .bias = args.bias.empty() ? nullptr : args.bias.data() + row,
+                 .out = args.out.data + token * args.out.stride + row,
+                 .out_stride = args.out.stride,
+                 .scratch = packed_scratch_.as<uint8_t>().data() + thread * packed_bytes_});
+  });
+}
+
+// Outliers are few, a column in a thousand: one plain sum per output.
+void CpuBackend::AddOutliers(const PackedMatrix& weight, const MatMulArgs& args) {
+  const int64_t units = CeilDivide(weight.columns(), kInt8Unit);
+  const auto all = int8_outliers_.as<uint32_t>();
+  for (int token = 0; token < args.x.rows; ++token) {
+    const auto outliers =
+        all.subspan(static_cast<size_t>(token * units), static_cast<size_t>(units));
+    if (std::all_of(outliers.begin(), outliers.end(), [](uint32_t bits) { return bits == 0; })) {
+      continue;
+    }
+    const float* x = args.x.row(token);
+    float* out = args.out.row(token);
+    ForEachRow(args.out.columns, kInt8Unit, [&](int row, int) {
+      float sum = 0;
+      for (int64_t unit = 0; unit < units; ++unit) {
+        for (uint32_t bits = outliers[static_cast<size_t>(unit)]; bits != 0; bits &= bits - 1) {
+          const int64_t column = unit * kInt8Unit + std::countr_zero(bits);
+          sum = std::fma(x[weight.InputColumn(column)], weight.Element(row, column), sum);
+        }
+      }
+      out[row] += sum;
+    });
+  }
+}
+
+}  // namespace sauva

@@ -1,0 +1,128 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/packed.inc.h"
+
+// Quantized matmul of few tokens: each unit is unpacked as it comes from memory and meets all
+// of them, several panels side by side.
+namespace sauva {
+namespace {
+
+template <class L, class D, CodeFormat kFormat, int kTokens, int kPanels>
+struct PackedStream {
+  using Shape = UnitShape<kFormat, kPanels>;
+  using Dots = PanelDots<L, D, kFormat, kTokens, kPanels>;
+
+  const PackedTile& tile;
+  const int panel;
+  Activations x;
+  const uint8_t* streams[kPanels];  // the next unit of each panel
+  L sum[kTokens][kPanels];
+  L inner[kTokens][kPanels];
+
+  PackedStream(const PackedTile& packed_tile, int first_panel)
+      : tile(packed_tile), panel(first_panel), x(packed_tile, 0, 0) {
+    for (int p = 0; p < kPanels; ++p) {
+      streams[p] = tile.weight.data + (panel + p) * tile.weight.panel_bytes;
+    }
+  }
+
+  // The next unit of every panel; `high` has NF4's high plane.
+  void AddUnit(Dots& high, Dots& low) {
+    alignas(64) uint8_t bytes[Shape::kStride];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      PrefetchLines<UnitBytes(kFormat)>(streams[p] + kPrefetchAhead);
+      UnpackUnit<D, kFormat>(streams[p], bytes + p * kUnitSize, Shape::kPlaneStride);
+      streams[p] += UnitBytes(kFormat);
+    }
+    if (kFormat == CodeFormat::kNf4) high.Add(bytes + Shape::kPlaneStride, x.codes);
+    low.Add(bytes, x.codes);
+    x.NextUnit();
+  }
+
+  // The next activation group, of `units` units.
+  void AddGroup(int64_t units, const uint8_t* const zeros[kPanels]) {
+    constexpr bool kTwoPlanes = kFormat == CodeFormat::kNf4;
+    Dots low, high;
+    (kTwoPlanes ? high : low).Start(tile.weight, zeros, x.starts);
+    if (kTwoPlanes) low.Clear();
+    for (int64_t u = 0; u < units; ++u) AddUnit(high, low);
+    if constexpr (kTwoPlanes) high.Times256();
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+      const L scale = L::Set(x.scales[t]);
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {
+        auto dot = low.dot[t][p];
+        if constexpr (kTwoPlanes) dot = L::Add(dot, high.dot[t][p]);
+        inner[t][p] = L::Fma(L::ToFloat(dot), scale, inner[t][p]);
+      }
+    }
+    x.NextGroup();
+  }
+
+  // The next weight group, of `units` units.
+  void AddWeightGroup(int64_t units) {
+    const uint8_t* tails[kPanels];
+    const uint8_t* zeros[kPanels];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      tails[p] = streams[p] + units * UnitBytes(kFormat);
+      zeros[p] = tails[p] + ScaleBytes(tile.weight);
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) inner[t][p] = L::Set(-0.0f);
+    }
+    for (int64_t u = 0; u < units; u += x.group_units) {
+      AddGroup(Least(units - u, x.group_units), zeros);
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+      const L scale = LoadScales<L, kFormat>(tile.weight, tails[p]);
+      streams[p] += GroupTailBytes(tile.weight);
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) sum[t][p] = L::Fma(inner[t][p], scale, sum[t][p]);
+    }
+  }
+
+  void Run() {
+    const PackedPanels& weight = tile.weight;
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) sum[t][p] = L::Zero();
+    }
+    for (int64_t unit = 0; unit < weight.units; unit += weight.units_per_group) {
+      AddWeightGroup(Least(weight.units - unit, weight.units_per_group));
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) StoreOutput(tile, t, panel + p, sum[t][p]);
+    }
+  }
+};
+
+template <class L, class D, CodeFormat kFormat, int kTokens>
+inline void StreamPanels(const PackedTile& tile) {
+  constexpr int kPanels = kTokens == 1 ? L::kSinglePanels : L::kPanels;
+  const int panels = (tile.rows + kPanelRows - 1) / kPanelRows;
+  int panel = 0;
+  for (; panel + kPanels <= panels; panel += kPanels) {
+    PackedStream<L, D, kFormat, kTokens, kPanels>(tile, panel).Run();
+  }
+  for (; panel < panels; ++panel) PackedStream<L, D, kFormat, kTokens, 1>(tile, panel).Run();
+}
+
+// At most kMost tokens.
+template <class L, class D, CodeFormat kFormat, int kMost>
+inline void StreamSome(const PackedTile& tile) {
+  if constexpr (kMost > 0) {
+    if (tile.tokens == kMost) return StreamPanels<L, D, kFormat, kMost>(tile);
+    StreamSome<L, D, kFormat, kMost - 1>(tile);
+  }
+}
+
+}  // namespace
+}  // namespace sauva
