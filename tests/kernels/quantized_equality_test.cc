@@ -107,8 +107,8 @@ TEST_P(QuantizedEqualityTest, LargeEnoughForSeveralTilesAndThreads) {
 
 TEST_P(QuantizedEqualityTest, RowsLongerThanWhatIsUnpackedAtOnce) {
   for (const QuantizedCase& kind : testing::EveryCodeKind()) {
-    for (const int group_size : {96, 128, 1024, 1 << 20}) {
-      for (const int tokens : {1, 4, 19}) {
+    for (const int group_size : {96, 1 << 20}) {
+      for (const int tokens : {1, 19}) {
         QuantizedCase c = kind;
         c.rows = 33;
         c.columns = 1700;
