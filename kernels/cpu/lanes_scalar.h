@@ -20,7 +20,7 @@ struct ScalarLanes {
   static constexpr int kPanelTokens = 1;
   static constexpr int kSinglePanels = 1;
   static constexpr int kStreamTokens = 1;  // at most so many tokens: weights are streamed
-  static constexpr int kPeakChains = 12;  // kernels/cpu/rates.inc.h; a divisor of 12
+  static constexpr int kPeakChains = 12;   // kernels/cpu/rates.inc.h; a divisor of 12
 
   float lane[kLanes];
 
