@@ -47,6 +47,12 @@ Nf4Values Nf4ValuesForKernels() {
   return table;
 }
 
+// Whether nothing but the order of the logits as they come decides.
+bool TakesTheLikeliest(const SampleRow& row) {
+  return !(row.temperature > 0) && row.repetition_penalty == 1 && row.presence_penalty == 0 &&
+         row.frequency_penalty == 0 && row.logit_bias.empty() && row.num_logprobs <= 0;
+}
+
 class CudaBuffer : public Buffer {
  public:
   explicit CudaBuffer(DeviceMemory memory) : memory_(std::move(memory)) {}
@@ -163,9 +169,15 @@ absl::Status CudaBackend::Reserve(const StepLimits& limits, int64_t max_columns,
     ASSIGN_OR_RETURN(partials_,
                      DeviceMemory::Allocate(*device_, std::min(partial_bytes, kMostPartialBytes)));
   }
-  ASSIGN_OR_RETURN(
-      logits_, PinnedMemory::Allocate(
-                   *device_, int64_t{limits.max_sequences} * vocab_size * int64_t{sizeof(float)}));
+  return ReserveSampling(limits.max_sequences, vocab_size);
+}
+
+absl::Status CudaBackend::ReserveSampling(int max_sequences, int vocab_size) {
+  const int64_t token_bytes = int64_t{max_sequences} * int64_t{sizeof(int32_t)};
+  ASSIGN_OR_RETURN(likeliest_, DeviceMemory::Allocate(*device_, token_bytes));
+  ASSIGN_OR_RETURN(tokens_, PinnedMemory::Allocate(*device_, token_bytes));
+  ASSIGN_OR_RETURN(logits_, PinnedMemory::Allocate(*device_, int64_t{max_sequences} * vocab_size *
+                                                                 int64_t{sizeof(float)}));
   sample_scratch_.emplace(vocab_size);
   return absl::OkStatus();
 }
@@ -288,6 +300,21 @@ void CudaBackend::Add(Rows x, Rows y) { LaunchAdd(View(x), View(y), device_->str
 void CudaBackend::Sample(Rows logits, std::span<const SampleRow> rows,
                          std::span<SampleResult> results) {
   Check(static_cast<int>(rows.size()) <= step_.limits().max_sequences, "one sample a sequence");
+  if (std::ranges::all_of(rows, TakesTheLikeliest)) {
+    LaunchLikeliest(View(logits.First(static_cast<int>(rows.size()))), likeliest_.as<int32_t>(),
+                    device_->stream());
+    device_->CopyToHost({.to = tokens_.as<int32_t>(),
+                         .from = likeliest_.data(),
+                         .row_bytes = static_cast<int64_t>(rows.size() * sizeof(int32_t)),
+                         .rows = 1});
+    device_->Wait();
+    for (size_t i = 0; i < rows.size(); ++i) {
+      results[i].token = tokens_.as<int32_t>()[i];
+      results[i].logprob = 0;
+      results[i].top.clear();
+    }
+    return;
+  }
   auto* host = logits_.as<float>();
   CopyToHost(logits.First(static_cast<int>(rows.size())), host);
   const auto columns = static_cast<size_t>(logits.columns);

@@ -17,7 +17,8 @@ namespace sauva::cuda {
 
 // The ops as kernels queued on one stream of one GPU, in the order of the numerics contract:
 // a sum is added up as on the host, whatever the tile. Only Sample and the copies to the host
-// wait for the device; the host's sampler draws.
+// wait for the device: for token ids where every row takes its likeliest one, else for the
+// logits, from which the host's sampler draws.
 // Thread: one step thread.
 class CudaBackend : public Backend {
  public:
@@ -49,6 +50,8 @@ class CudaBackend : public Backend {
   void CopyFromHost(const float* from, Rows to) override;
 
  private:
+  // Errors: RESOURCE_EXHAUSTED.
+  absl::Status ReserveSampling(int max_sequences, int vocab_size);
   // What matrices of codes need beside them, once there are such and limits are known.
   absl::Status ReserveQuantized();
 
@@ -61,6 +64,8 @@ class CudaBackend : public Backend {
   QuantizedRows quantized_;  // of the matmul being queued
   DeviceMemory partials_;    // of attention
   PinnedMemory logits_;      // [max_sequences, vocab_size]
+  DeviceMemory likeliest_;   // [max_sequences]
+  PinnedMemory tokens_;      // the same on the host
   std::optional<SampleScratch> sample_scratch_;
 };
 

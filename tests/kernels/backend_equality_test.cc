@@ -234,6 +234,32 @@ TEST_P(BackendEqualityTest, OneWeightGathersRowsAndMultiplies) {
   }
 }
 
+// Equal logits, and those that are no numbers, are where a search in parallel goes wrong.
+TEST_P(BackendEqualityTest, RowsThatTakeTheirLikeliestTokenAgree) {
+  for (const int columns : {1, 2, 127, 128, 129, 511, kVocabulary}) {
+    Random random(29);
+    Matrix logits = random.Rows(4, columns);
+    float* tied = logits.rows().row(1);
+    for (int i = 0; i < columns; ++i) tied[i] = static_cast<float>((i * 7) % 5);
+    float* odd = logits.rows().row(2);
+    for (int i = 0; i < columns; i += 2) odd[i] = i % 4 == 0 ? kNan : kInfinity;
+    float* none = logits.rows().row(3);
+    for (int i = 0; i < columns; ++i) none[i] = i % 2 == 0 ? kNan : -kInfinity;
+    for (const bool all_greedy : {true, false}) {
+      std::vector<SampleRow> rows(4, {.temperature = 0});
+      if (!all_greedy) rows[0] = {.temperature = 1, .seed = 5};
+      std::vector<SampleResult> expected(4), actual(4);
+      Matrix copy = logits;
+      reference_->Sample(copy.rows(), rows, expected);
+      copy = logits;
+      cpu_->Sample(copy.rows(), rows, actual);
+      for (size_t i = 0; i < rows.size(); ++i) {
+        EXPECT_EQ(expected[i].token, actual[i].token) << columns << " tokens, row " << i;
+      }
+    }
+  }
+}
+
 TEST_P(BackendEqualityTest, CopiesToAndFromTheHostKeepEveryNumber) {
   Random random(23);
   Matrix x = random.Rows(4, 33);
