@@ -69,6 +69,12 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
   up->add_option("--kv-memory", options->kv_memory, "bound for each worker's KV cache, as 512MiB");
   up->add_option("--max-context", options->max_context, "tokens of a sequence; 0: the model's")
       ->check(CLI::NonNegativeNumber);
+  up->add_option("--link", options->link,
+                 "hidden states between stages: grpc, nccl, or auto: nccl between GPUs")
+      ->check(CLI::IsMember({"auto", "grpc", "nccl"}))
+      ->capture_default_str();
+  up->add_option("--nccl-library", options->nccl_library,
+                 "path of libnccl.so.2, as in a Python wheel; default: as the loader finds it");
   up->add_option("--step-timeout", options->step_timeout,
                  "a step that takes longer breaks its pipeline")
       ->capture_default_str();

@@ -180,6 +180,7 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
                                      "--max-context",    absl::StrCat(options.max_context),
                                      "--weights",        options.weights,
                                      "--kv-type",        options.kv_type,
+                                     "--link",           options.link,
                                      "--expect-workers", absl::StrCat(places.size())});
   for (size_t i = 0; i < places.size(); ++i) {
     ServiceCommand worker = MakeService("worker", options, machine);
@@ -188,6 +189,10 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
         worker.command.arguments.end(),
         {"--model-dir", model.directory, "--threads", absl::StrCat(plan.threads), "--device",
          places[i].device, "--step-timeout", options.step_timeout});
+    if (!options.nccl_library.empty()) {
+      worker.command.arguments.insert(worker.command.arguments.end(),
+                                      {"--nccl-library", options.nccl_library});
+    }
     if (places[i].memory_bytes > 0) {
       worker.command.arguments.insert(worker.command.arguments.end(),
                                       {"--memory", absl::StrCat(places[i].memory_bytes)});

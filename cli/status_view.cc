@@ -61,6 +61,7 @@ nlohmann::json StageJson(size_t index, const StageStatus& stage) {
           {"address", stage.endpoint.address},
           {"metrics", stage.metrics_address},
           {"layers", {stage.endpoint.layers.first, stage.endpoint.layers.last}},
+          {"link", stage.endpoint.link == LinkKind::kNccl ? "nccl" : "grpc"},
           {"phase", PhaseName(report.phase)},
           {"error", report.error},
           {"weight_bytes", report.weight_bytes},

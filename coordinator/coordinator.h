@@ -10,6 +10,7 @@
 #include "coordinator/cluster.h"
 #include "coordinator/dispatcher.h"
 #include "coordinator/events.h"
+#include "coordinator/links.h"
 #include "coordinator/placement.h"
 #include "proto/control.h"
 
@@ -38,6 +39,7 @@ struct CoordinatorConfig {
   int stages = 0;  // of each pipeline; 0: what placement chooses
   int spares = 0;  // workers kept unloaded
   BackendMixing mixing = BackendMixing::kOneClass;
+  LinkPolicy link = LinkPolicy::kAuto;
   std::string weight_format = "native";
   std::string kv_type = "f32";
   uint64_t kv_memory_bytes = 0;  // per stage; 0: what the budget leaves
@@ -133,6 +135,9 @@ class Coordinator {
   bool MoveOffDraining(ModelRecord& model, std::vector<const WorkerRecord*> workers);
   void CreateAll(ModelRecord& model, const Placement& placement,
                  const std::vector<const WorkerRecord*>& workers);
+  std::string DonorFor(const ModelRecord& model, const WorkerRecord& worker,
+                       LayerRange layers) const;
+  void RefuseLinks(ModelRecord& model, const absl::Status& reason);
   void PlanAgainAt(absl::Time when) { plan_at_ = std::min(plan_at_, when); }
   absl::Duration Backoff(int failures) const;
 

@@ -80,6 +80,10 @@ void CoordinatorFlags::AddCluster(CLI::App& app) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_flag("--mix", mix_, "let a pipeline span workers of unlike backends");
+  app.add_option("--link", link_,
+                 "how hidden states go between stages: grpc, nccl, or auto, which takes nccl "
+                 "between GPUs")
+      ->capture_default_str();
   app.add_option("--heartbeat-ms", heartbeat_ms_, "how often workers report")
       ->check(CLI::Range(1, 60'000))
       ->capture_default_str();
@@ -112,6 +116,7 @@ absl::StatusOr<CoordinatorProcessConfig> CoordinatorFlags::Config() const {
     return absl::InvalidArgumentError(absl::StrCat("--drain-timeout is '", drain_timeout_,
                                                    "'; expected a duration such as 30s or 2m"));
   }
+  ASSIGN_OR_RETURN(config.coordinator.link, ParseLinkPolicy(link_));
   config.coordinator.mixing = mix_ ? BackendMixing::kAnyClass : BackendMixing::kOneClass;
   RETURN_IF_ERROR(SplitModelPath(config));
   return config;

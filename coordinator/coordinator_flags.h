@@ -26,6 +26,7 @@ class CoordinatorFlags {
   int heartbeat_ms_ = 250;
   int lease_ms_ = 2000;
   bool mix_ = false;
+  std::string link_ = "auto";
   std::string drain_timeout_ = "30s";
 };
 

@@ -108,9 +108,12 @@ void Coordinator::StartIfLoaded(PipelineRecord& pipeline) {
   }
   pipeline.phase = PipelineRecord::Phase::kStarting;
   pipeline.num_kv_blocks = blocks;
-  for (const StageEndpoint& stage : pipeline.stages()) {
-    Send(workers_.at(stage.worker_id),
-         StartStage{.epoch = pipeline.epoch(), .num_kv_blocks = blocks});
+  std::string nccl_id;  // of the stage before
+  for (size_t i = 0; i < pipeline.stages().size(); ++i) {
+    Send(workers_.at(pipeline.stages()[i].worker_id),
+         StartStage{.epoch = pipeline.epoch(), .num_kv_blocks = blocks, .nccl_id = nccl_id});
+    nccl_id = pipeline.stages()[i].link == LinkKind::kNccl ? pipeline.reports[i]->nccl_id
+                                                           : std::string();
   }
 }
 

@@ -148,15 +148,49 @@ void Coordinator::CreateAll(ModelRecord& model, const Placement& placement,
   counters_.moved_bytes += static_cast<uint64_t>(placement.moved_bytes);
   for (const PlacedPipeline& placed : placement.pipelines) {
     std::vector<StageEndpoint> stages;
+    std::vector<const WorkerHello*> hellos;
     for (const PlacedStage& stage : placed) {
-      const WorkerRecord& worker = *workers[stage.worker];
-      stages.push_back({worker.id(), worker.hello.address, stage.layers});
+      const WorkerHello& hello = workers[stage.worker]->hello;
+      stages.push_back({hello.worker_id, hello.address, stage.layers});
+      stages.back().donor = DonorFor(model, *workers[stage.worker], stage.layers);
+      hellos.push_back(&hello);
+    }
+    if (const absl::Status links = ChooseLinks(config_.link, hellos, stages); !links.ok()) {
+      return RefuseLinks(model, links);
     }
     Create(model, stages);
   }
   if (NumReplicas(model) >= model.replicas) {
     model.target_workers = std::max(model.target_workers, WorkersOf(model));
   }
+}
+
+// A worker of a serving pipeline that has these layers at hand and can send them by NCCL; the
+// address, or nothing. Nobody is needed by a worker that holds them itself.
+std::string Coordinator::DonorFor(const ModelRecord& model, const WorkerRecord& worker,
+                                  LayerRange layers) const {
+  const bool holds = worker.held.digest == model.ref().digest && worker.held.layers == layers;
+  if (holds || config_.link == LinkPolicy::kGrpc) return "";
+  for (const auto& [epoch, pipeline] : pipelines_) {
+    if (!pipeline.ready() || pipeline.assignment.model != model.ref()) continue;
+    for (const StageEndpoint& stage : pipeline.stages()) {
+      if (stage.layers.first > layers.first || stage.layers.last < layers.last) continue;
+      const WorkerRecord* donor = FindWorker(stage.worker_id);
+      if (donor == nullptr || !donor->connected() || donor->draining) continue;
+      if (CheckNcclLink(donor->hello, worker.hello).ok()) return stage.address;
+    }
+  }
+  return "";
+}
+
+// Other workers may come, or these with another NCCL.
+void Coordinator::RefuseLinks(ModelRecord& model, const absl::Status& reason) {
+  ++counters_.placement_refusals;
+  model.placement_error = absl::StrCat("--link nccl: ", reason.message());
+  model.not_before = now_ + Backoff(++model.failures);
+  PlanAgainAt(model.not_before);
+  Log(Level::kWarning, "placement refused",
+      {{"model", model.ref().name}, {"reason", model.placement_error}});
 }
 
 // The first failure costs no wait; each further one twice as much as the one before.

@@ -1,6 +1,6 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda_access.h"
-#include "kernels/nccl_pair.h"
+#include "kernels/transfer_memory.h"
 
 // The way to CUDA in a build without it.
 namespace sauva {
@@ -19,9 +19,10 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t /*me
 bool BuildHasCuda() { return false; }
 absl::StatusOr<uint64_t> FreeCudaMemory(int index) { return Absent(index); }
 absl::StatusOr<MachineRates> MeasureCudaRates(int index) { return Absent(index); }
-absl::StatusOr<std::unique_ptr<NcclPair>> OpenNcclPair(int device_index,
-                                                       int64_t /*buffer_floats*/) {
-  return Absent(device_index);
+absl::StatusOr<std::string> CudaDeviceId(int index) { return Absent(index); }
+absl::StatusOr<std::unique_ptr<TransferMemory>> MakeCudaTransferMemory(int index,
+                                                                       int64_t /*bytes*/) {
+  return Absent(index);
 }
 
 }  // namespace sauva

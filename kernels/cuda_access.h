@@ -25,6 +25,9 @@ absl::StatusOr<uint64_t> FreeCudaMemory(int index);
 // Errors: as MakeCudaBackend.
 absl::StatusOr<MachineRates> MeasureCudaRates(int index);
 
+// The name of a GPU that no other has, on any machine. Errors: as MakeCudaBackend.
+absl::StatusOr<std::string> CudaDeviceId(int index);
+
 // Whether this build has the CUDA backend.
 bool BuildHasCuda();
 

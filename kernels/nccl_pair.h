@@ -1,52 +1,64 @@
 #pragma once
 
-#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/nccl_library.h"
+#include "kernels/transfer_memory.h"
 
 namespace sauva {
 
-// What both ranks of a communicator are made with; the sender makes it.
-using NcclId = std::array<char, 128>;
+// What a communicator of two ranks takes of a GPU beside the buffer that is moved: NCCL's own
+// buffers of one channel each way. An allowance, not a measurement.
+inline constexpr int64_t kNcclCommunicatorBytes = int64_t{16} << 20;
 
-// One end of the way between two neighbouring stages: a non-blocking communicator of two
-// ranks, rank 0 sending to rank 1, with one buffer in device memory. No call waits: what is
-// begun is asked after with Poll, and may be aborted at any time. One thing is in progress
-// at most.
+// One end of the way between two processes: a non-blocking communicator of two ranks with
+// one buffer. No call waits: what is begun is asked after with Poll, and may be aborted at any
+// time. One thing is in progress at most.
 // Errors: UNAVAILABLE with what NCCL or the device says; the communicator is then good for
-// Abort only.
-// Thread: its owner's.
+// Abort only. INVALID_ARGUMENT for more bytes than the buffer holds.
+// Thread: its owner's, one thread from Join on.
 class NcclPair {
  public:
   enum class Progress { kInProgress, kDone };
 
-  virtual ~NcclPair() = default;
+  NcclPair(const NcclLibrary& nccl, std::unique_ptr<TransferMemory> memory)
+      : nccl_(nccl), memory_(std::move(memory)) {}
+  // Aborts.
+  ~NcclPair();
+  NcclPair(const NcclPair&) = delete;
+  NcclPair& operator=(const NcclPair&) = delete;
 
-  virtual absl::StatusOr<NcclId> MakeId() = 0;
-  // Begins to join the other rank.
-  virtual absl::Status Join(const NcclId& id, int rank) = 0;
-  // Begins to send values, which are copied, or to receive `count` of them; no more than the
-  // buffer holds.
-  virtual absl::Status Send(std::span<const float> values) = 0;
-  virtual absl::Status Receive(int64_t count) = 0;
+  // Begins to join the other rank, of 0 and 1.
+  absl::Status Join(const NcclId& id, int rank);
+  // Begins to send bytes, which are copied, or to receive so many.
+  absl::Status Send(std::span<const std::byte> bytes);
+  absl::Status Receive(int64_t num_bytes);
   // Of what was begun last.
-  virtual absl::StatusOr<Progress> Poll() = 0;
+  absl::StatusOr<Progress> Poll();
   // What was received; valid until the next call.
-  virtual std::span<const float> received() const = 0;
+  std::span<const std::byte> received() const;
   // Gives the communicator up, whatever it is doing; another may be joined.
-  virtual void Abort() = 0;
-};
+  void Abort();
 
-// `buffer_floats`: of the largest step. NCCL is opened when first asked for, and its limits
-// for two ranks (one channel, 1 MiB of buffers) are set unless the environment says others.
-// Errors: FAILED_PRECONDITION without CUDA in the build or a libnccl.so.2 on the machine;
-// those of kernels/cuda_access.h.
-absl::StatusOr<std::unique_ptr<NcclPair>> OpenNcclPair(int device_index, int64_t buffer_floats);
+ private:
+  enum class Doing { kNothing, kJoining, kSending, kReceiving };
+
+  absl::Status Begin(int64_t num_bytes, Doing doing);
+
+  const NcclLibrary nccl_;
+  const std::unique_ptr<TransferMemory> memory_;
+  nccl::Communicator* communicator_ = nullptr;
+  int rank_ = 0;
+  Doing doing_ = Doing::kNothing;
+  int64_t num_bytes_ = 0;
+  bool end_queued_ = false;  // of what was begun last
+};
 
 }  // namespace sauva

@@ -26,10 +26,18 @@ struct LayerRange {
   bool operator==(const LayerRange&) const = default;
 };
 
+// How hidden states go from a stage to the next.
+enum class LinkKind { kGrpc, kNccl };
+
+// Bytes of what two ranks of NCCL meet with.
+inline constexpr size_t kNcclIdBytes = 128;
+
 struct StageEndpoint {
   std::string worker_id;
   std::string address;  // host:port of the worker's stage plane
   LayerRange layers;
+  LinkKind link = LinkKind::kGrpc;  // to the next stage
+  std::string donor;                // address of a worker that sends it the weights; empty: none
   bool operator==(const StageEndpoint&) const = default;
 };
 
@@ -50,6 +58,12 @@ struct StageAssignment {
   bool is_head() const { return stage_index == 0; }
   bool is_last() const { return stage_index + 1 == static_cast<int>(stages.size()); }
   LayerRange layers() const { return stages[static_cast<size_t>(stage_index)].layers; }
+  bool sends_by_nccl() const {
+    return !is_last() && stages[static_cast<size_t>(stage_index)].link == LinkKind::kNccl;
+  }
+  bool receives_by_nccl() const {
+    return !is_head() && stages[static_cast<size_t>(stage_index) - 1].link == LinkKind::kNccl;
+  }
   bool operator==(const StageAssignment&) const = default;
 };
 
@@ -69,6 +83,14 @@ struct StageReport {
   uint32_t running_sequences = 0;  // head only
   uint32_t waiting_sequences = 0;  // head only
   uint32_t free_kv_blocks = 0;     // head only
+  std::string nccl_id;             // kLoaded, when its link is NCCL
+};
+
+// What a worker knows of NCCL on its machine.
+struct NcclFacts {
+  std::string version;  // as "2.28.9"; empty: it can have no NCCL link
+  std::string device;   // whose memory it moves; two ranks of a link need two
+  std::string error;    // why the version is empty
 };
 
 // Worker to coordinator.
@@ -86,6 +108,7 @@ struct WorkerHello {
   std::string build_id;
   std::optional<StageReport> stage;  // what it still serves
   uint64_t newest_epoch = 0;         // the highest it was ever told to serve; 0: none
+  NcclFacts nccl;
 };
 
 struct Heartbeat {
@@ -108,6 +131,7 @@ struct Welcome {
 struct StartStage {
   uint64_t epoch = 0;
   uint32_t num_kv_blocks = 0;
+  std::string nccl_id;  // of the stage before, when its link is NCCL
 };
 struct StopStage {
   uint64_t epoch = 0;  // stages of this epoch or an older one end

@@ -28,6 +28,25 @@ void ToProto(const ModelRef& in, v1::ModelRef* out) {
   out->set_digest(in.digest);
 }
 
+absl::Status CheckNcclId(const std::string& id) {
+  if (id.empty() || id.size() == kNcclIdBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("nccl_id has ", id.size(), " bytes; expected none or ", kNcclIdBytes));
+}
+
+absl::StatusOr<LinkKind> FromProto(v1::LinkKind in) {
+  switch (in) {
+    case v1::LINK_KIND_UNSPECIFIED:
+    case v1::LINK_KIND_GRPC:
+      return LinkKind::kGrpc;
+    case v1::LINK_KIND_NCCL:
+      return LinkKind::kNccl;
+    default:
+      return absl::InvalidArgumentError(
+          absl::StrCat("link is ", static_cast<int>(in), ", which this version lacks"));
+  }
+}
+
 absl::StatusOr<StageEndpoint> FromProto(const v1::StageEndpoint& in) {
   RETURN_IF_ERROR(CheckLimit("layers.last", in.layers().last(), kMaxLayers));
   if (in.layers().first() >= in.layers().last()) {
@@ -35,9 +54,11 @@ absl::StatusOr<StageEndpoint> FromProto(const v1::StageEndpoint& in) {
                                                    " has layers [", in.layers().first(), ", ",
                                                    in.layers().last(), "), which is none"));
   }
+  ASSIGN_OR_RETURN(const LinkKind link, FromProto(in.link()));
   return StageEndpoint{in.worker_id(),
                        in.address(),
-                       {static_cast<int>(in.layers().first()), static_cast<int>(in.layers().last())}};
+                       {static_cast<int>(in.layers().first()), static_cast<int>(in.layers().last())},
+                       link, in.donor()};
 }
 
 void ToProto(const StageEndpoint& in, v1::StageEndpoint* out) {
@@ -45,6 +66,8 @@ void ToProto(const StageEndpoint& in, v1::StageEndpoint* out) {
   out->set_address(in.address);
   out->mutable_layers()->set_first(static_cast<uint32_t>(in.layers.first));
   out->mutable_layers()->set_last(static_cast<uint32_t>(in.layers.last));
+  out->set_donor(in.donor);
+  out->set_link(in.link == LinkKind::kNccl ? v1::LINK_KIND_NCCL : v1::LINK_KIND_GRPC);
 }
 
 // The layers of a pipeline's stages follow each other from 0 without gaps.
@@ -148,6 +171,8 @@ absl::StatusOr<StageReport> FromProto(const v1::StageReport& in) {
   out.running_sequences = in.running_sequences();
   out.waiting_sequences = in.waiting_sequences();
   out.free_kv_blocks = in.free_kv_blocks();
+  RETURN_IF_ERROR(CheckNcclId(in.nccl_id()));
+  out.nccl_id = in.nccl_id();
   return out;
 }
 
@@ -165,6 +190,7 @@ void ToProto(const StageReport& in, v1::StageReport* out) {
   out->set_running_sequences(in.running_sequences);
   out->set_waiting_sequences(in.waiting_sequences);
   out->set_free_kv_blocks(in.free_kv_blocks);
+  out->set_nccl_id(in.nccl_id);
 }
 
 absl::StatusOr<WorkerHello> FromProto(const v1::WorkerHello& in) {
@@ -186,6 +212,7 @@ absl::StatusOr<WorkerHello> FromProto(const v1::WorkerHello& in) {
   out.link_bytes_per_second = in.link_bytes_per_second();
   out.build_id = in.build_id();
   out.newest_epoch = in.newest_epoch();
+  out.nccl = {in.nccl().version(), in.nccl().device(), in.nccl().error()};
   if (in.has_stage()) {
     ASSIGN_OR_RETURN(out.stage, FromProto(in.stage()));
   }
@@ -205,6 +232,9 @@ void ToProto(const WorkerHello& in, v1::WorkerHello* out) {
   out->set_link_bytes_per_second(in.link_bytes_per_second);
   out->set_build_id(in.build_id);
   out->set_newest_epoch(in.newest_epoch);
+  out->mutable_nccl()->set_version(in.nccl.version);
+  out->mutable_nccl()->set_device(in.nccl.device);
+  out->mutable_nccl()->set_error(in.nccl.error);
   if (in.stage.has_value()) ToProto(*in.stage, out->mutable_stage());
 }
 
@@ -304,7 +334,9 @@ absl::StatusOr<CoordinatorMessage> FromProto(const v1::CoordinatorMessage& in) {
     case v1::CoordinatorMessage::kLoadStage:
       return FromProto(in.load_stage());
     case v1::CoordinatorMessage::kStartStage:
-      return StartStage{in.start_stage().epoch(), in.start_stage().num_kv_blocks()};
+      RETURN_IF_ERROR(CheckNcclId(in.start_stage().nccl_id()));
+      return StartStage{in.start_stage().epoch(), in.start_stage().num_kv_blocks(),
+                        in.start_stage().nccl_id()};
     case v1::CoordinatorMessage::kStopStage:
       return StopStage{in.stop_stage().epoch(), in.stop_stage().reason()};
     case v1::CoordinatorMessage::kDrain:
@@ -329,6 +361,7 @@ v1::CoordinatorMessage ToProto(const CoordinatorMessage& in) {
           [&](const StartStage& start) {
             out.mutable_start_stage()->set_epoch(start.epoch);
             out.mutable_start_stage()->set_num_kv_blocks(start.num_kv_blocks);
+            out.mutable_start_stage()->set_nccl_id(start.nccl_id);
           },
           [&](const StopStage& stop) {
             out.mutable_stop_stage()->set_epoch(stop.epoch);

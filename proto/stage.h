@@ -104,4 +104,11 @@ struct HiddenStates {
   std::vector<float> values;
 };
 
+// A step whose hidden states come by another way than the link's stream.
+struct HiddenAnnounced {
+  uint64_t epoch = 0;
+  uint64_t step_id = 0;
+  uint64_t num_values = 0;
+};
+
 }  // namespace sauva

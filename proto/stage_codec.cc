@@ -245,6 +245,27 @@ std::vector<v1::HiddenFrame> ToFrames(const HiddenStates& in) {
   return frames;
 }
 
+v1::HiddenFrame ToProto(const HiddenAnnounced& in) {
+  v1::HiddenFrame out;
+  out.set_epoch(in.epoch);
+  out.set_step_id(in.step_id);
+  out.set_total_bytes(in.num_values * sizeof(float));
+  return out;
+}
+
+absl::StatusOr<HiddenAnnounced> AnnouncementFrom(const v1::HiddenFrame& in) {
+  if (!in.data().empty() || in.offset() != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("hidden frame of step ", in.step_id(), " has ",
+                                                   in.data().size(), " bytes at ", in.offset(),
+                                                   "; on this link they come by NCCL"));
+  }
+  if (in.total_bytes() % sizeof(float) != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("hidden.total_bytes is ", in.total_bytes(), ", not a multiple of 4"));
+  }
+  return HiddenAnnounced{in.epoch(), in.step_id(), in.total_bytes() / sizeof(float)};
+}
+
 absl::StatusOr<bool> HiddenAssembler::Add(const v1::HiddenFrame& frame) {
   RETURN_IF_ERROR(CheckCount("hidden.total_bytes", frame.total_bytes(), max_bytes_));
   RETURN_IF_ERROR(CheckCount("hidden.data (bytes)", frame.data().size(), kMaxHiddenFrameBytes));

@@ -34,6 +34,12 @@ void ToProto(const StageHello& in, v1::StageHello* out);
 // Cuts hidden states into frames of at most 1 MiB, in order.
 std::vector<v1::HiddenFrame> ToFrames(const HiddenStates& in);
 
+// The frame that announces a step.
+v1::HiddenFrame ToProto(const HiddenAnnounced& in);
+// Errors: INVALID_ARGUMENT for a frame that carries data, or a size that is no whole number of
+// values.
+absl::StatusOr<HiddenAnnounced> AnnouncementFrom(const v1::HiddenFrame& in);
+
 // Puts frames of one link together again.
 // Thread: its owner's.
 class HiddenAssembler {

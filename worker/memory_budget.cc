@@ -13,6 +13,7 @@
 #include "base/parse_bytes.h"
 #include "base/status_macros.h"
 #include "kernels/cuda_access.h"
+#include "kernels/nccl_pair.h"
 
 namespace sauva {
 namespace {
@@ -72,6 +73,14 @@ absl::StatusOr<uint64_t> DeviceMemoryBudget(const std::string& device, const std
                                                  "the driver alone may take ", kCudaContextBytes));
 }
 
+uint64_t LinkBytes(const StageAssignment& assignment, int hidden_size) {
+  const int num_links =
+      (assignment.sends_by_nccl() ? 1 : 0) + (assignment.receives_by_nccl() ? 1 : 0);
+  const int64_t step_bytes =
+      int64_t{assignment.max_step_tokens} * hidden_size * int64_t{sizeof(float)};
+  return static_cast<uint64_t>(num_links * (step_bytes + kNcclCommunicatorBytes));
+}
+
 absl::StatusOr<uint32_t> MaxKvBlocks(const KvDemand& demand) {
   const uint64_t fixed = demand.weight_bytes + demand.scratch_bytes;
   uint64_t room = demand.budget_bytes > fixed ? demand.budget_bytes - fixed : 0;
@@ -83,7 +92,7 @@ absl::StatusOr<uint32_t> MaxKvBlocks(const KvDemand& demand) {
   }
   return absl::ResourceExhaustedError(absl::StrCat(
       "no KV block of ", demand.kv_block_bytes, " bytes fits: weights take ", demand.weight_bytes,
-      " and scratch ", demand.scratch_bytes, " of a memory budget of ", demand.budget_bytes,
+      ", scratch and links ", demand.scratch_bytes, " of a memory budget of ", demand.budget_bytes,
       " bytes",
       demand.kv_memory_bytes > 0 ? absl::StrCat("; the KV cache may take ", demand.kv_memory_bytes)
                                  : std::string()));

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "proto/control.h"
 
 namespace sauva {
 
@@ -32,6 +33,10 @@ struct KvDemand {
   uint64_t kv_memory_bytes = 0;  // bound of the assignment; 0: none
   uint64_t useful_blocks = 0;    // more than all sequences at full length need are waste
 };
+
+// What the NCCL links of a stage to its neighbours may take: the largest step's hidden states
+// and a communicator, for each.
+uint64_t LinkBytes(const StageAssignment& assignment, int hidden_size);
 
 // How many KV blocks fit beside weights and scratch.
 // Errors: RESOURCE_EXHAUSTED naming the shares and the budget when not even one fits.

@@ -11,7 +11,10 @@
 #include "engine/kv_groups.h"
 #include "kernels/factory.h"
 #include "model/model.h"
+#include "worker/donated_checkpoint.h"
 #include "worker/memory_budget.h"
+#include "worker/weight_client.h"
+#include "worker/weight_transfer.h"
 
 namespace sauva {
 namespace {
@@ -65,19 +68,48 @@ absl::Status CheckWeightsFit(const Model& model, const StageOptions& options, ui
 
 }  // namespace
 
+absl::StatusOr<Model> ModelStore::Open(const ModelRef& wanted) const {
+  return OpenAssigned(options_.model_dir, wanted);
+}
+
+absl::StatusOr<std::unique_ptr<Stage>> ModelStore::LoadStage(Backend& backend, const Model& model,
+                                                             const StageAssignment& assignment,
+                                                             const StageOptions& options) const {
+  const auto load = [&](const Checkpoint& checkpoint) {
+    return Stage::Load(backend, model.spec, checkpoint, options, [](int) {});
+  };
+  const std::string& donor = assignment.stages[static_cast<size_t>(assignment.stage_index)].donor;
+  if (donor.empty() || options_.nccl == nullptr) return load(*model.checkpoint);
+  const auto client = WeightClient::Connect(donor, options_.tls, *options_.nccl, assignment.model);
+  if (!client.ok()) {
+    LogWarning("no weights from the other worker: they are read from disk",
+               {{"donor", donor}, {"reason", client.status().ToString()}});
+    return load(*model.checkpoint);
+  }
+  const DonatedCheckpoint donated(*model.checkpoint,
+                                  [&](const std::string& name, std::span<std::byte> bytes) {
+                                    return (*client)->Fetch(name, bytes);
+                                  });
+  auto stage = load(donated);
+  LogInfo("weights received from another worker",
+          {{"donor", donor}, {"bytes", donated.received_bytes()}});
+  return stage;
+}
+
 absl::StatusOr<HostedStage> ModelStore::Load(const StageAssignment& assignment) const {
-  ASSIGN_OR_RETURN(const Model model, OpenAssigned(options_.model_dir, assignment.model));
+  ASSIGN_OR_RETURN(const Model model, Open(assignment.model));
   ASSIGN_OR_RETURN(const StageOptions options, StageOptionsOf(assignment, model.spec));
   RETURN_IF_ERROR(CheckWeightsFit(model, options, options_.memory_bytes));
   HostedStage hosted;
   ASSIGN_OR_RETURN(hosted.backend, MakeBackend(options_.device, options_.threads,
                                                static_cast<int64_t>(options_.memory_bytes)));
-  ASSIGN_OR_RETURN(hosted.stage, Stage::Load(*hosted.backend, model.spec, *model.checkpoint,
-                                             options, [](int) {}));
+  ASSIGN_OR_RETURN(hosted.stage, LoadStage(*hosted.backend, model, assignment, options));
   const uint64_t blocks_per_sequence =
       static_cast<uint64_t>((options.max_context + kKvBlockTokens - 1) / kKvBlockTokens);
   const int num_kv_groups = NumKvGroups(model.spec);
   const auto weight_bytes = static_cast<uint64_t>(hosted.stage->weight_bytes());
+  hosted.link_bytes = LinkBytes(assignment, model.spec.hidden_size);
+  if (options_.nccl != nullptr && options_.nccl->library) hosted.link_bytes += kDonationBytes;
   // A device counts all that was taken of it, what the backend keeps for itself too.
   const auto taken_bytes =
       std::max(static_cast<uint64_t>(hosted.backend->used_bytes()),
@@ -86,7 +118,7 @@ absl::StatusOr<HostedStage> ModelStore::Load(const StageAssignment& assignment) 
       const uint32_t max_kv_blocks,
       MaxKvBlocks({.budget_bytes = options_.memory_bytes,
                    .weight_bytes = weight_bytes,
-                   .scratch_bytes = taken_bytes - weight_bytes,
+                   .scratch_bytes = taken_bytes - weight_bytes + hosted.link_bytes,
                    .kv_block_bytes = static_cast<uint64_t>(hosted.stage->kv_block_bytes()),
                    .kv_memory_bytes = assignment.kv_memory_bytes,
                    .useful_blocks = blocks_per_sequence * static_cast<uint64_t>(num_kv_groups) *

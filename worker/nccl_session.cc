@@ -27,32 +27,14 @@ void NcclSession::Handle(NcclStarted event) {
     return;
   }
   Forget();
-  phase_ = Phase::kWaiting;
+  phase_ = Phase::kJoining;
   epoch_ = event.epoch;
   sends_ = event.sends;
   max_values_ = event.max_values;
-  deadline_ = now_ + options_.join_timeout;
-  if (sends_) effects_.push_back(MakeNcclId{epoch_});
-}
-
-void NcclSession::Handle(NcclIdMade event) {
-  if (!IsCurrent(event.epoch) || phase_ != Phase::kWaiting) return;
-  if (!event.id.ok()) return Lose(std::string(event.id.status().message()));
-  effects_.push_back(NcclPeerId{epoch_, *event.id});
-  Join(*event.id);
-}
-
-void NcclSession::Handle(NcclPeerId event) {
-  if (!IsCurrent(event.epoch)) return;
-  if (sends_ || phase_ != Phase::kWaiting) return Lose("the peer sent an id nobody waits for");
-  Join(event.id);
-}
-
-void NcclSession::Join(const NcclId& id) {
-  phase_ = Phase::kJoining;
   has_communicator_ = true;
+  deadline_ = now_ + options_.join_timeout;
   next_poll_ = now_ + options_.poll_interval;
-  effects_.push_back(JoinNccl{.epoch = epoch_, .id = id, .rank = sends_ ? 0 : 1});
+  effects_.push_back(JoinNccl{.epoch = epoch_, .id = event.id, .rank = sends_ ? 0 : 1});
 }
 
 void NcclSession::Handle(HiddenStates event) {
@@ -72,7 +54,7 @@ void NcclSession::Handle(HiddenStates event) {
   BeginNext();
 }
 
-void NcclSession::Handle(NcclAnnounced event) {
+void NcclSession::Handle(HiddenAnnounced event) {
   if (!IsCurrent(event.epoch)) return;
   if (sends_ || event.step_id != last_step_ + 1) {
     return Lose(absl::StrCat("step ", event.step_id, " was announced after step ", last_step_));
@@ -96,7 +78,7 @@ void NcclSession::BeginNext() {
     to_send_.pop_front();
     moving_step_ = states.step_id;
     moving_values_ = states.values.size();
-    effects_.push_back(NcclAnnounced{epoch_, moving_step_, moving_values_});
+    effects_.push_back(HiddenAnnounced{epoch_, moving_step_, moving_values_});
     effects_.push_back(BeginNcclSend{std::move(states)});
   } else if (!sends_ && !to_receive_.empty()) {
     moving_step_ = to_receive_.front().step_id;
@@ -122,6 +104,7 @@ void NcclSession::Handle(NcclPolled event) {
   }
   if (phase_ == Phase::kTransferring) Finish(event);
   if (phase_ == Phase::kStopped) return;  // what came made no sense
+  if (phase_ == Phase::kJoining) effects_.push_back(NcclJoined{epoch_});
   phase_ = Phase::kIdle;
   deadline_ = absl::InfiniteFuture();
   next_poll_ = absl::InfiniteFuture();

@@ -8,52 +8,37 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "proto/stage.h"
 #include "kernels/nccl_pair.h"
 
 namespace sauva {
 
-// --- Events.
+// --- Events. A step that the other end announced on the link's stream is HiddenAnnounced, a
+// step to be sent is HiddenStates.
 
 // An epoch begins in which this end sends to the next stage, or receives from the one before.
 struct NcclStarted {
   uint64_t epoch = 0;
+  NcclId id{};  // the same at both ends
   bool sends = false;
   size_t max_values = 0;  // of a step
 };
-// Answers of the pair to what was begun.
-struct NcclIdMade {
-  uint64_t epoch = 0;
-  absl::StatusOr<NcclId> id;
-};
+// The pair's answer to what was begun, or why it could not be.
 struct NcclPolled {
   uint64_t epoch = 0;
   absl::StatusOr<NcclPair::Progress> progress;
   std::vector<float> received;  // when a receive is done
 };
-// What the other end said on the link's gRPC stream, which is accepted only by an end that has
-// started the same epoch: so nothing comes too early.
-struct NcclPeerId {
-  uint64_t epoch = 0;
-  NcclId id{};
-};
-struct NcclAnnounced {
-  uint64_t epoch = 0;
-  uint64_t step_id = 0;
-  uint64_t num_values = 0;
-};
-// A step to be sent is a HiddenStates. The epoch is over is NcclStopped.
+// The epoch is over.
 struct NcclStopped {};
 struct NcclTick {};
-using NcclEvent = std::variant<NcclStarted, NcclIdMade, NcclPolled, NcclPeerId, NcclAnnounced,
-                               HiddenStates, NcclStopped, NcclTick>;
+using NcclEvent =
+    std::variant<NcclStarted, NcclPolled, HiddenAnnounced, HiddenStates, NcclStopped, NcclTick>;
 
 // --- Effects.
 
-struct MakeNcclId {
-  uint64_t epoch = 0;
-};
 struct JoinNccl {
   uint64_t epoch = 0;
   NcclId id{};
@@ -70,20 +55,24 @@ struct BeginNcclReceive {
   uint64_t num_values = 0;
 };
 struct AbortNccl {};
-// NcclPeerId and NcclAnnounced go to the other end by gRPC, HiddenStates to the stage
-// session. After NcclLost the session holds nothing until it is started again.
+// Both ends have joined.
+struct NcclJoined {
+  uint64_t epoch = 0;
+};
+// HiddenAnnounced goes to the other end by gRPC, HiddenStates to the stage session. After
+// NcclLost the session holds nothing until it is started again.
 struct NcclLost {
   uint64_t epoch = 0;
   std::string reason;
 };
-using NcclEffect = std::variant<MakeNcclId, JoinNccl, PollNccl, BeginNcclSend, BeginNcclReceive,
-                                AbortNccl, NcclPeerId, NcclAnnounced, HiddenStates, NcclLost>;
+using NcclEffect = std::variant<JoinNccl, PollNccl, BeginNcclSend, BeginNcclReceive, AbortNccl,
+                                NcclJoined, HiddenAnnounced, HiddenStates, NcclLost>;
 using NcclEffects = std::vector<NcclEffect>;
 
 struct NcclOptions {
   absl::Duration join_timeout = absl::Seconds(30);
   absl::Duration step_timeout = absl::Seconds(10);  // of one transfer, from its announcement
-  absl::Duration poll_interval = absl::Milliseconds(1);
+  absl::Duration poll_interval = absl::Microseconds(50);
   size_t max_waiting_steps = 64;
 };
 
@@ -109,20 +98,17 @@ class NcclSession {
   uint64_t num_stale() const { return num_stale_; }
 
  private:
-  // kStopped: no epoch, or it broke. kWaiting: for an id. kIdle: joined, nothing to do.
-  enum class Phase { kStopped, kWaiting, kJoining, kIdle, kTransferring };
+  // kStopped: no epoch, or it broke. kIdle: joined, nothing to do.
+  enum class Phase { kStopped, kJoining, kIdle, kTransferring };
 
   void Handle(NcclStarted event);
-  void Handle(NcclIdMade event);
   void Handle(NcclPolled event);
-  void Handle(NcclPeerId event);
-  void Handle(NcclAnnounced event);
+  void Handle(HiddenAnnounced event);
   void Handle(HiddenStates event);
   void Handle(NcclStopped event);
   void Handle(NcclTick event);
 
   bool IsCurrent(uint64_t epoch);
-  void Join(const NcclId& id);
   void Finish(NcclPolled& event);
   void BeginNext();
   void Lose(const std::string& reason);
@@ -138,7 +124,7 @@ class NcclSession {
   uint64_t moving_step_ = 0;
   uint64_t moving_values_ = 0;
   std::deque<HiddenStates> to_send_;
-  std::deque<NcclAnnounced> to_receive_;
+  std::deque<HiddenAnnounced> to_receive_;
   bool polling_ = false;  // an answer to PollNccl is on its way
   absl::Time deadline_ = absl::InfiniteFuture();
   absl::Time next_poll_ = absl::InfiniteFuture();

@@ -1,5 +1,6 @@
 #include "worker/peer_client.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "base/check.h"
@@ -103,8 +104,81 @@ class PeerClient::GrpcStageLink final : public StageLink {
   const std::shared_ptr<Stream> stream_;
 };
 
-PeerClient::PeerClient(WorkerLoop& loop, const TlsOptions& tls, prometheus::Counter& sent_bytes)
-    : loop_(loop), tls_(tls), sent_bytes_(sent_bytes) {}
+// The stream opens as any Link's; once it is accepted both ends join a communicator, and
+// only then the link counts as accepted. Steps are announced on the stream.
+class PeerClient::NcclStageLink final : public StageLink {
+ public:
+  NcclStageLink(PeerClient& owner, const std::shared_ptr<grpc::Channel>& channel,
+                const OpenOutgoing& open)
+      : sent_bytes_(owner.sent_bytes_), stream_(Stream::Make(kMaxWaitingFrames)) {
+    v1::WorkerService::NewStub(channel)->async()->Link(&stream_->context(), stream_->reactor());
+    stream_->Start(
+        stream_,
+        {.on_message =
+             [&owner, id = open.id](const v1::LinkReply& reply) {
+               owner.loop_.events().PostAt(
+                   absl::InfinitePast(), [&owner, id, hello = FromProto(reply.hello())] {
+                     const auto found = owner.peers_.find(id);
+                     if (found == owner.peers_.end() || found->second.link == nullptr) return;
+                     static_cast<NcclStageLink&>(*found->second.link).Join(owner, id, hello);
+                   });
+             },
+         .on_closed = [&owner, id = open.id](
+                          const grpc::Status& status) { owner.OnClosed(id, FromGrpc(status)); }});
+    v1::HiddenFrame hello;
+    ToProto(open.hello, hello.mutable_hello());
+    stream_->Send(std::move(hello));
+    started_ = {.epoch = open.hello.epoch, .sends = true, .max_values = open.max_hidden_values};
+    std::copy_n(open.nccl_id.begin(), started_.id.size(), started_.id.begin());
+  }
+
+  bool Send(const HiddenStates& states) override {
+    if (end_ == nullptr) return false;
+    sent_bytes_.Increment(static_cast<double>(states.values.size() * sizeof(float)));
+    end_->Give(states);
+    return true;
+  }
+  void End() override {
+    end_.reset();
+    stream_->End();
+  }
+  void Cancel() override {
+    end_.reset();
+    stream_->Cancel();
+  }
+
+ private:
+  using Stream = ClientStream<v1::HiddenFrame, v1::LinkReply>;
+
+  void Join(PeerClient& owner, OutgoingId id, const StageHello& hello) {
+    if (end_ != nullptr) return stream_->Cancel();  // accepted twice
+    end_ = std::make_unique<NcclEnd>(
+        owner.nccl_, started_,
+        NcclEnd::Handlers{.on_joined =
+                              [&loop = owner.loop_, id, hello] {
+                                loop.Deliver(OutgoingAccepted{id, hello});
+                              },
+                          .announce =
+                              [stream = stream_](const HiddenAnnounced& step) {
+                                if (!stream->Send(ToProto(step))) stream->Cancel();
+                              },
+                          .on_received = {},
+                          // Not as UNAVAILABLE, which would be tried again under the same id.
+                          .on_lost =
+                              [&loop = owner.loop_, id](const std::string& reason) {
+                                loop.Deliver(OutgoingClosed{id, absl::InternalError(reason)});
+                              }});
+  }
+
+  prometheus::Counter& sent_bytes_;
+  const std::shared_ptr<Stream> stream_;
+  NcclStarted started_;
+  std::unique_ptr<NcclEnd> end_;  // once accepted
+};
+
+PeerClient::PeerClient(WorkerLoop& loop, const TlsOptions& tls, const NcclSetup& nccl,
+                       prometheus::Counter& sent_bytes)
+    : loop_(loop), tls_(tls), nccl_(nccl), sent_bytes_(sent_bytes) {}
 
 PeerClient::~PeerClient() {
   for (auto& [id, peer] : peers_) {
@@ -133,8 +207,10 @@ void PeerClient::Apply(const OpenOutgoing& effect) {
   Peer& peer = peers_[effect.id];
   if (effect.kind == PeerKind::kControl) {
     peer.control = std::make_unique<ControlCall>(*this, *channel, effect);
-  } else {
+  } else if (effect.nccl_id.empty()) {
     peer.link = std::make_unique<GrpcStageLink>(*this, *channel, effect);
+  } else {
+    peer.link = std::make_unique<NcclStageLink>(*this, *channel, effect);
   }
 }
 

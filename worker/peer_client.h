@@ -11,17 +11,19 @@
 
 #include "absl/status/statusor.h"
 #include "net/tls.h"
+#include "worker/nccl_end.h"
 #include "worker/stage_link.h"
 #include "worker/worker_loop.h"
 
 namespace sauva {
 
-// The Control and Link streams that this worker opens to others, over gRPC. The loop must
-// outlive it.
+// The Control and Link streams that this worker opens to others, over gRPC; where a Link is by
+// NCCL its stream carries announcements. The loop and `nccl` must outlive it.
 // Thread: Apply on the loop's; construction and destruction while the loop gives no effects.
 class PeerClient {
  public:
-  PeerClient(WorkerLoop& loop, const TlsOptions& tls, prometheus::Counter& sent_bytes);
+  PeerClient(WorkerLoop& loop, const TlsOptions& tls, const NcclSetup& nccl,
+             prometheus::Counter& sent_bytes);
   // Cancels what is open and waits for gRPC to let go of it.
   ~PeerClient();
 
@@ -32,6 +34,7 @@ class PeerClient {
  private:
   class ControlCall;
   class GrpcStageLink;
+  class NcclStageLink;
   // Exactly one of the two is set.
   struct Peer {
     std::unique_ptr<ControlCall> control;
@@ -43,6 +46,7 @@ class PeerClient {
 
   WorkerLoop& loop_;
   const TlsOptions tls_;
+  const NcclSetup& nccl_;
   prometheus::Counter& sent_bytes_;
   std::map<OutgoingId, Peer> peers_;
   std::map<std::string, std::shared_ptr<grpc::Channel>> channels_;

@@ -24,6 +24,8 @@ struct OpenOutgoing {
   PeerKind kind = PeerKind::kLink;
   std::string address;
   StageHello hello;
+  std::string nccl_id;           // a Link by NCCL; empty: by gRPC
+  size_t max_hidden_values = 0;  // of one step of a Link by NCCL
 };
 struct CloseOutgoing {
   OutgoingId id = 0;

@@ -1,5 +1,6 @@
 #include "worker/stage_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -171,6 +172,11 @@ absl::Status StageService::TakeLink(IncomingId id, const v1::HiddenFrame& frame)
   }
   const std::optional<Incoming> incoming = Find(id);
   if (!incoming) return absl::OkStatus();  // ended by this side
+  if (incoming->nccl != nullptr) {
+    ASSIGN_OR_RETURN(HiddenAnnounced announced, AnnouncementFrom(frame));
+    incoming->nccl->Give(announced);
+    return absl::OkStatus();
+  }
   if (incoming->assembler == nullptr) {
     return absl::FailedPreconditionError("hidden states before this link was accepted");
   }
@@ -204,10 +210,39 @@ void StageService::Apply(const AcceptIncoming& effect) {
     incoming.control->Send(ToProto(ControlReply(effect.hello)));
     return;
   }
-  incoming.assembler = std::make_shared<HiddenAssembler>(effect.max_hidden_values);
+  if (effect.nccl_id.empty()) {
+    incoming.assembler = std::make_shared<HiddenAssembler>(effect.max_hidden_values);
+  } else {
+    incoming.nccl = JoinNccl(effect);
+  }
   v1::LinkReply reply;
   ToProto(effect.hello, reply.mutable_hello());
   incoming.link->Send(std::move(reply));
+}
+
+// The end's thread takes no lock of this service: what ends the link goes by the loop.
+std::shared_ptr<NcclEnd> StageService::JoinNccl(const AcceptIncoming& effect) {
+  NcclStarted started{
+      .epoch = effect.hello.epoch, .sends = false, .max_values = effect.max_hidden_values};
+  std::copy_n(effect.nccl_id.begin(), started.id.size(), started.id.begin());
+  const auto close = [this, id = effect.id](const std::string& reason) {
+    loop_.events().PostAt(absl::InfinitePast(), [this, id, reason] {
+      OnIncomingClosed(id, absl::UnavailableError(reason));
+    });
+  };
+  return std::make_shared<NcclEnd>(
+      nccl_, started,
+      NcclEnd::Handlers{.on_joined = {},
+                        .announce = {},
+                        .on_received =
+                            [this, id = effect.id, close](HiddenStates states) {
+                              received_bytes_.Increment(
+                                  static_cast<double>(states.values.size() * sizeof(float)));
+                              if (!loop_.Offer(IncomingMessage{id, std::move(states)})) {
+                                close("this worker is overloaded: too many events wait");
+                              }
+                            },
+                        .on_lost = close});
 }
 
 void StageService::Apply(const SendIncoming& effect) {

@@ -11,6 +11,9 @@
 #include "net/server_stream.h"
 #include "proto/stage_codec.h"
 #include "sauva/v1/stage.grpc.pb.h"
+#include "worker/model_store.h"
+#include "worker/nccl_end.h"
+#include "worker/weight_donor.h"
 #include "worker/worker_loop.h"
 
 namespace sauva {
@@ -24,19 +27,26 @@ struct StageServiceOptions {
 };
 
 // WorkerService over gRPC: turns calls into events of the worker's loop and the session's
-// effects into messages. Must outlive the server's calls; the loop must outlive it.
-// Thread: gRPC methods on gRPC's threads; Apply on the loop's.
+// effects into messages. Must outlive the server's calls; the loop, `store` and `nccl` must outlive
+// it. Thread: gRPC methods on gRPC's threads; Apply on the loop's.
 class StageService final : public v1::WorkerService::CallbackService {
  public:
-  StageService(WorkerLoop& loop, prometheus::Counter& received_bytes,
-               const StageServiceOptions& options)
-      : loop_(loop), received_bytes_(received_bytes), options_(options) {}
+  StageService(WorkerLoop& loop, const ModelStore& store, const NcclSetup& nccl,
+               prometheus::Counter& received_bytes, const StageServiceOptions& options = {})
+      : loop_(loop),
+        store_(store),
+        nccl_(nccl),
+        received_bytes_(received_bytes),
+        options_(options) {}
 
   grpc::ServerWriteReactor<v1::SequenceTokens>* Generate(
       grpc::CallbackServerContext* context, const v1::SequenceRequest* request) override;
   grpc::ServerBidiReactor<v1::ControlMessage, v1::ControlReply>* Control(
       grpc::CallbackServerContext* context) override;
   grpc::ServerBidiReactor<v1::HiddenFrame, v1::LinkReply>* Link(
+      grpc::CallbackServerContext* context) override;
+
+  grpc::ServerBidiReactor<v1::WeightRequest, v1::WeightReply>* CopyWeights(
       grpc::CallbackServerContext* context) override;
 
   void Apply(const StreamTokens& effect);
@@ -48,6 +58,13 @@ class StageService final : public v1::WorkerService::CallbackService {
  private:
   using ControlStream = ServerStream<v1::ControlMessage, v1::ControlReply>;
   using LinkStream = ServerStream<v1::HiddenFrame, v1::LinkReply>;
+  using WeightStream = ServerStream<v1::WeightRequest, v1::WeightReply>;
+  // Weights on their way to another worker; one at a time.
+  // Shared: by the service's handlers of the call.
+  struct Donation {
+    std::weak_ptr<WeightStream> stream;  // holds the handlers, which hold this
+    std::unique_ptr<WeightDonor> donor;  // from the first message on
+  };
   struct Writer {
     std::shared_ptr<ServerWriter<v1::SequenceTokens>> call;
     bool stalled = false;
@@ -59,6 +76,8 @@ class StageService final : public v1::WorkerService::CallbackService {
     // Shared: by this entry and the handler that is just putting a frame in; set when the
     // link is accepted.
     std::shared_ptr<HiddenAssembler> assembler;
+    // In the assembler's place on a link by NCCL; shared likewise.
+    std::shared_ptr<NcclEnd> nccl;
 
     void Finish(const absl::Status& status) const;
   };
@@ -69,11 +88,15 @@ class StageService final : public v1::WorkerService::CallbackService {
   void OnControl(IncomingId id, const v1::ControlMessage& message);
   void OnLink(IncomingId id, const v1::HiddenFrame& frame);
   absl::Status TakeControl(IncomingId id, const v1::ControlMessage& message);
+  absl::Status TakeWeightRequest(Donation& donation, const v1::WeightRequest& request);
+  std::shared_ptr<NcclEnd> JoinNccl(const AcceptIncoming& effect);
   absl::Status TakeLink(IncomingId id, const v1::HiddenFrame& frame);
   void OnIncomingClosed(IncomingId id, const absl::Status& status);
   absl::Status Offer(WorkerEvent event);
 
   WorkerLoop& loop_;
+  const ModelStore& store_;
+  const NcclSetup& nccl_;
   prometheus::Counter& received_bytes_;
   const StageServiceOptions options_;
 
@@ -82,6 +105,7 @@ class StageService final : public v1::WorkerService::CallbackService {
   std::map<IncomingId, Incoming> incoming_;
   StreamId last_stream_ = 0;
   IncomingId last_incoming_ = 0;
+  bool donating_ = false;
 };
 
 }  // namespace sauva

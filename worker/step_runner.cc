@@ -15,6 +15,7 @@ bool SameLayers(const StageAssignment& a, const StageAssignment& b) {
   return a.model == b.model && a.layers() == b.layers() && a.is_head() == b.is_head() &&
          a.is_last() == b.is_last() && a.weight_format == b.weight_format &&
          a.kv_type == b.kv_type && a.kv_memory_bytes == b.kv_memory_bytes &&
+         a.sends_by_nccl() == b.sends_by_nccl() && a.receives_by_nccl() == b.receives_by_nccl() &&
          a.max_context == b.max_context && a.max_step_tokens == b.max_step_tokens &&
          a.max_sequences == b.max_sequences;
 }
@@ -61,7 +62,8 @@ void StepRunner::Execute(LoadLayers& work) {
     if (!hosted.ok()) return tell_(StageLoaded{.epoch = epoch_, .status = hosted.status()});
     hosted_ = *std::move(hosted);
     Remember({.weight_bytes = hosted_.loaded.weight_bytes,
-              .scratch_bytes = static_cast<uint64_t>(hosted_.stage->scratch_bytes())});
+              .scratch_bytes = static_cast<uint64_t>(hosted_.stage->scratch_bytes()),
+              .link_bytes = hosted_.link_bytes});
   }
   assignment_ = wanted;
   tell_(StageLoaded{.epoch = epoch_, .status = absl::OkStatus(), .stage = hosted_.loaded});

@@ -20,6 +20,7 @@ struct HostedStage {
   std::unique_ptr<Backend> backend;  // outlives stage
   std::unique_ptr<Stage> stage;
   LoadedStage loaded;
+  uint64_t link_bytes = 0;  // that NCCL links to the neighbours may take
 };
 
 using EngineWork = std::variant<LoadLayers, AllocateKv, OpenSequence, CloseSequence, ComputeStep>;
@@ -30,6 +31,7 @@ struct StageMemory {
   uint64_t weight_bytes = 0;
   uint64_t kv_bytes = 0;
   uint64_t scratch_bytes = 0;
+  uint64_t link_bytes = 0;
 };
 
 // The step thread: owns the stage of a worker and does to it what the session says, in

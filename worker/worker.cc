@@ -20,6 +20,7 @@
 #include "net/server.h"
 #include "worker/coordinator_client.h"
 #include "worker/model_store.h"
+#include "worker/nccl_setup.h"
 #include "worker/peer_client.h"
 #include "worker/stage_service.h"
 #include "worker/step_runner.h"
@@ -110,6 +111,7 @@ struct Worker::Parts {
   SpareClock spare_clock;
   WorkerHello hello;  // but for the stage
   WorkerMetrics metrics;
+  NcclSetup nccl;
   const ModelStore store;
   std::promise<int> drained;
   WorkerLoop loop;
@@ -124,15 +126,21 @@ Worker::Parts::Parts(const WorkerConfig& config_in, ProcessHealth& health_in)
     : config(config_in),
       health(health_in),
       metrics(config.memory_bytes),
+      nccl({.library = std::nullopt,
+            .device = config.device,
+            .options = {.join_timeout = config.session.connect_timeout,
+                        .step_timeout = config.session.head.step_timeout / 2}}),
       store({.model_dir = config.model_dir,
              .device = config.device,
              .threads = config.threads,
-             .memory_bytes = config.memory_bytes}),
+             .memory_bytes = config.memory_bytes,
+             .nccl = &nccl,
+             .tls = config.tls}),
       loop(config.session, [this](WorkerEffect& effect) { Apply(effect); }),
       runner([this](const StageAssignment& assignment) { return store.Load(assignment); },
              [this](EngineEvent event) { Take(std::move(event)); }),
-      peers(loop, config.tls, metrics.sent_bytes()),
-      service(loop, metrics.received_bytes(), {}),
+      peers(loop, config.tls, nccl, metrics.sent_bytes()),
+      service(loop, store, nccl, metrics.received_bytes()),
       coordinator(loop.events(), config.coordinator, config.tls,
                   {.hello = [this] { return Hello(); },
                    .on_event = [this](WorkerEvent event) { loop.Answer(std::move(event)); }}) {}
@@ -161,6 +169,9 @@ void Worker::Parts::Take(EngineEvent event) {
 void Worker::Parts::Apply(WorkerEffect& effect) {
   std::visit(Overloaded{
                  [this](LoadLayers& e) { Give(std::move(e)); },
+                 [this](MakeNcclId& e) {
+                   loop.Answer(NcclIdMade{e.epoch, NewNcclId(nccl)});
+                 },
                  [this](AllocateKv& e) { Give(e); },
                  [this](OpenSequence& e) { Give(std::move(e)); },
                  [this](CloseSequence& e) { Give(e); },
@@ -231,6 +242,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
                   .operations_per_second = rates.operations_per_second,
                   .link_bytes_per_second = kAssumedLinkBytesPerSecond,
                   .build_id = BuildId()};
+  parts->hello.nccl = OpenNccl(config, parts->hello.worker_id, parts->nccl);
   ASSIGN_OR_RETURN(parts->hello.address,
                    AdvertisedAddress(config.advertise, parts->server->address()));
   parts->ShowHealth(RpcServer::Health::kServing);

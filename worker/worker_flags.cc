@@ -55,6 +55,11 @@ WorkerFlags::WorkerFlags(CLI::App& app) {
       "--memory", memory_,
       "bytes for weights, scratch and KV cache, as in 2GiB; of a GPU, its context counts "
       "too; default: 80 % of what is available");
+  app.add_option("--nccl-library", config_.nccl_library,
+                 "path of libnccl.so.2, as in a Python wheel; default: as the loader finds it");
+  app.add_option("--nccl-host-id", config_.nccl_host_id,
+                 "as NCCL itself reads it: processes of different ids may share a GPU")
+      ->envname("NCCL_HOSTID");
   app.add_option("--threads", config_.threads, "0: the cores this process may use")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

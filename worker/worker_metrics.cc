@@ -42,6 +42,8 @@ WorkerMetrics::WorkerMetrics(uint64_t memory_budget_bytes)
           metrics_.Gauge("sauva_memory_bytes", "Memory of the stage by share", {{"share", "kv"}})),
       scratch_bytes_(metrics_.Gauge("sauva_memory_bytes", "Memory of the stage by share",
                                     {{"share", "scratch"}})),
+      link_bytes_(metrics_.Gauge("sauva_memory_bytes", "Memory of the stage by share",
+                                 {{"share", "links"}})),
       prompt_tokens_(Counter("sauva_prompt_tokens_total", "Prompt tokens of accepted requests")),
       cached_tokens_(
           Counter("sauva_prompt_tokens_cached_total", "Prompt tokens taken from the prefix cache")),
@@ -146,6 +148,7 @@ void WorkerMetrics::UpdateMemory(const StageMemory& memory) {
   weight_bytes_.Set(static_cast<double>(memory.weight_bytes));
   kv_bytes_.Set(static_cast<double>(memory.kv_bytes));
   scratch_bytes_.Set(static_cast<double>(memory.scratch_bytes));
+  link_bytes_.Set(static_cast<double>(memory.link_bytes));
 }
 
 }  // namespace sauva

@@ -52,6 +52,7 @@ class WorkerMetrics {
   prometheus::Gauge& weight_bytes_;
   prometheus::Gauge& kv_bytes_;
   prometheus::Gauge& scratch_bytes_;
+  prometheus::Gauge& link_bytes_;
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& cached_tokens_;
   prometheus::Counter& generation_tokens_;

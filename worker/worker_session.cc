@@ -82,6 +82,19 @@ void WorkerSession::Handle(StageLoaded event) {
   if (event.epoch != assignment_.epoch) return BeginLoading();
   if (!event.status.ok()) return Fail(event.status);
   loaded_ = std::move(event.stage);
+  nccl_id_.clear();
+  if (assignment_.sends_by_nccl()) {
+    effects_.push_back(MakeNcclId{assignment_.epoch});
+    return;
+  }
+  phase_ = Phase::kLoaded;
+  SendReport();
+}
+
+void WorkerSession::Handle(NcclIdMade event) {
+  if (event.epoch != assignment_.epoch || phase_ != Phase::kLoading) return;  // stopped meanwhile
+  if (!event.id.ok()) return Fail(event.id.status());
+  nccl_id_ = *std::move(event.id);
   phase_ = Phase::kLoaded;
   SendReport();
 }
@@ -96,6 +109,12 @@ void WorkerSession::Handle(StartStage event) {
                                                           " KV blocks; the memory budget holds ",
                                                           loaded_.max_kv_blocks)));
   }
+  if (assignment_.receives_by_nccl() != !event.nccl_id.empty()) {
+    return Fail(absl::FailedPreconditionError(
+        event.nccl_id.empty() ? "an NCCL link starts without the id of the stage before"
+                              : "a gRPC link starts with the id of an NCCL link"));
+  }
+  peer_nccl_id_ = std::move(event.nccl_id);
   num_kv_blocks_ = event.num_kv_blocks;
   phase_ = Phase::kAllocating;
   effects_.push_back(AllocateKv{event.epoch, event.num_kv_blocks});
@@ -108,9 +127,17 @@ void WorkerSession::Handle(KvAllocated event) {
   phase_ = Phase::kConnecting;
   RunStage(StageStarted{assignment_, num_kv_blocks_, loaded_.facts});
   for (OpenOutgoing& open : links_.Start(assignment_, options_.connect_timeout, now_)) {
-    effects_.push_back(std::move(open));
+    OpenStream(std::move(open));
   }
   ServeIfConnected();
+}
+
+void WorkerSession::OpenStream(OpenOutgoing open) {
+  if (open.kind == PeerKind::kLink) {
+    open.nccl_id = nccl_id_;
+    open.max_hidden_values = MaxHiddenValues();
+  }
+  effects_.push_back(std::move(open));
 }
 
 void WorkerSession::ServeIfConnected() {
@@ -145,13 +172,15 @@ void WorkerSession::Handle(IncomingHello event) {
     return;
   }
   (event.kind == PeerKind::kControl ? control_ : link_) = event.id;
-  effects_.push_back(AcceptIncoming{.id = event.id,
-                                    .hello = {.epoch = assignment_.epoch,
-                                              .from_stage = assignment_.stage_index,
-                                              .to_stage = event.hello.from_stage,
-                                              .numerics_id = assignment_.numerics_id,
-                                              .protocol_version = kProtocolVersion},
-                                    .max_hidden_values = MaxHiddenValues()});
+  effects_.push_back(
+      AcceptIncoming{.id = event.id,
+                     .hello = {.epoch = assignment_.epoch,
+                               .from_stage = assignment_.stage_index,
+                               .to_stage = event.hello.from_stage,
+                               .numerics_id = assignment_.numerics_id,
+                               .protocol_version = kProtocolVersion},
+                     .max_hidden_values = MaxHiddenValues(),
+                     .nccl_id = event.kind == PeerKind::kLink ? peer_nccl_id_ : std::string()});
 }
 
 absl::Status WorkerSession::CheckHello(const IncomingHello& event) const {
@@ -262,7 +291,7 @@ void WorkerSession::Handle(StreamStalled event) { RunHead(event); }
 void WorkerSession::Handle(WorkerTick) {
   if (connected() && now_ >= next_heartbeat_) BeatHeart();
   std::optional<PipelineLinks::Lost> lost;
-  for (OpenOutgoing& open : links_.OnTick(now_, lost)) effects_.push_back(std::move(open));
+  for (OpenOutgoing& open : links_.OnTick(now_, lost)) OpenStream(std::move(open));
   if (lost) Break(lost->suspect_worker_id, lost->reason);
   RunHead(WorkerTick{});
 }
@@ -410,6 +439,7 @@ std::optional<StageReport> WorkerSession::Report() const {
   if (phase_ == Phase::kLoading) return report;
   report.max_kv_blocks = loaded_.max_kv_blocks;
   report.weight_bytes = loaded_.weight_bytes;
+  report.nccl_id = nccl_id_;
   if (phase_ != Phase::kServing) return report;
   report.num_kv_blocks = num_kv_blocks_;
   report.kv_bytes = kv_bytes_;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "proto/control.h"
 #include "proto/stage.h"
 #include "worker/head_session.h"
@@ -47,6 +48,12 @@ struct KvAllocated {
   uint64_t kv_bytes = 0;
 };
 
+// The answer to MakeNcclId.
+struct NcclIdMade {
+  uint64_t epoch = 0;
+  absl::StatusOr<std::string> id;
+};
+
 struct IncomingHello {
   IncomingId id = 0;
   PeerKind kind = PeerKind::kControl;
@@ -78,9 +85,9 @@ struct ShutDownWorker {
 };
 using WorkerEvent =
     std::variant<Welcome, CoordinatorLost, StageAssignment, StartStage, StopStage, DrainWorker,
-                 StageLoaded, KvAllocated, StepComputed, OpenFailed, IncomingHello, IncomingMessage,
-                 IncomingClosed, OutgoingAccepted, OutgoingReply, OutgoingClosed, StreamOpened,
-                 StreamCancelled, StreamStalled, ShutDownWorker, WorkerTick>;
+                 StageLoaded, NcclIdMade, KvAllocated, StepComputed, OpenFailed, IncomingHello,
+                 IncomingMessage, IncomingClosed, OutgoingAccepted, OutgoingReply, OutgoingClosed,
+                 StreamOpened, StreamCancelled, StreamStalled, ShutDownWorker, WorkerTick>;
 
 // --- Effects. LoadLayers, AllocateKv, OpenSequence, CloseSequence and ComputeStep go to the
 // engine in order; StageReport, StageBroken and Heartbeat to the coordinator if connected.
@@ -88,6 +95,10 @@ using WorkerEvent =
 // Load these layers, or keep what is in memory when model, layers and formats are equal.
 struct LoadLayers {
   StageAssignment assignment;
+};
+// Make what the next stage joins an NCCL link with.
+struct MakeNcclId {
+  uint64_t epoch = 0;
 };
 // Reserve the KV pool and forget every sequence: the engine's work for this epoch follows.
 struct AllocateKv {
@@ -102,6 +113,7 @@ struct AcceptIncoming {
   IncomingId id = 0;
   StageHello hello;
   size_t max_hidden_values = 0;  // of one step; a link's messages may be that large
+  std::string nccl_id;           // of a link by NCCL; empty: by gRPC
 };
 struct EndIncoming {
   IncomingId id = 0;
@@ -116,9 +128,9 @@ struct WorkerDrained {
   int num_cut_streams = 0;  // that ran when the time was up; their gateways take them elsewhere
 };
 using WorkerEffect =
-    std::variant<LoadLayers, AllocateKv, OpenSequence, CloseSequence, ComputeStep, StageReport,
-                 StageBroken, Heartbeat, OpenOutgoing, CloseOutgoing, SendOutgoing, AcceptIncoming,
-                 EndIncoming, SendIncoming, StreamTokens, EndStream, WorkerDrained>;
+    std::variant<LoadLayers, MakeNcclId, AllocateKv, OpenSequence, CloseSequence, ComputeStep,
+                 StageReport, StageBroken, Heartbeat, OpenOutgoing, CloseOutgoing, SendOutgoing,
+                 AcceptIncoming, EndIncoming, SendIncoming, StreamTokens, EndStream, WorkerDrained>;
 using WorkerEffects = std::vector<WorkerEffect>;
 
 struct WorkerOptions {
@@ -178,6 +190,7 @@ class WorkerSession {
   void Handle(StopStage event);
   void Handle(DrainWorker event);
   void Handle(StageLoaded event);
+  void Handle(NcclIdMade event);
   void Handle(KvAllocated event);
   void Handle(StepComputed event);
   void Handle(OpenFailed event);
@@ -194,6 +207,7 @@ class WorkerSession {
   void Handle(WorkerTick event);
 
   void BeginLoading();
+  void OpenStream(OpenOutgoing open);
   void Fail(const absl::Status& status);
   void SendReport();
   void ServeIfConnected();
@@ -232,6 +246,8 @@ class WorkerSession {
   uint32_t num_kv_blocks_ = 0;
   uint64_t kv_bytes_ = 0;
   std::string error_;                  // kFailed
+  std::string nccl_id_;                // of the link to the next stage; empty: by gRPC
+  std::string peer_nccl_id_;           // of the link from the stage before; empty: by gRPC
   std::optional<IncomingId> control_;  // accepted streams of this epoch
   std::optional<IncomingId> link_;
   std::deque<std::pair<uint64_t, absl::Time>> headers_;  // steps that wait for hidden states

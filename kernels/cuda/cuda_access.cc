@@ -19,6 +19,11 @@ absl::StatusOr<uint64_t> FreeCudaMemory(int index) {
   return static_cast<uint64_t>(device->facts().free_bytes);
 }
 
+absl::StatusOr<std::string> CudaDeviceId(int index) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, 0));
+  return device->facts().id;
+}
+
 absl::StatusOr<MachineRates> MeasureCudaRates(int index) {
   ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, 0));
   const cuda::DeviceRates rates = cuda::MeasureDeviceRates();

@@ -1,22 +1,14 @@
 #include <cuda_runtime_api.h>
 
-#include <cstdio>
-#include <cstdlib>
-
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/device_checks.h"
 #include "kernels/cuda/device_lost.h"
 #include "kernels/cuda/probe.h"
 
 namespace sauva::cuda {
-
-void EndAsDeviceLost(const std::string& call, const std::string& error) {
-  std::fprintf(stderr, "the GPU failed in %s: %s\n", call.c_str(), error.c_str());
-  std::fflush(stderr);
-  std::_Exit(kDeviceLostExitCode);
-}
-
 namespace {
 
 // For calls that fail only when the device does.
@@ -27,10 +19,6 @@ void Must(cudaError_t error, const char* call) {
 
 std::string Text(cudaError_t error) {
   return absl::StrCat(cudaGetErrorName(error), " (", cudaGetErrorString(error), ")");
-}
-
-std::string VersionText(int version) {
-  return absl::StrCat(version / 1000, ".", version % 1000 / 10);
 }
 
 class CudaDevice : public Device {
@@ -91,21 +79,13 @@ class CudaDevice : public Device {
   const cudaStream_t stream_;
 };
 
-// Errors: FAILED_PRECONDITION.
-absl::Status CheckDriver() {
+// Errors: as CheckDriver.
+absl::Status CheckInstalledDriver() {
   int driver = 0;
   int runtime = 0;
-  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
-    return absl::FailedPreconditionError("no NVIDIA driver is installed on this machine");
-  }
+  if (cudaDriverGetVersion(&driver) != cudaSuccess) driver = 0;
   if (cudaRuntimeGetVersion(&runtime) != cudaSuccess) runtime = CUDART_VERSION;
-  // Minor versions are compatible with each other, major versions only backwards.
-  if (driver / 1000 < runtime / 1000) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the NVIDIA driver is made for CUDA ", VersionText(driver),
-                     "; this build needs CUDA ", VersionText(runtime), ": update the driver"));
-  }
-  return absl::OkStatus();
+  return CheckDriver(driver, runtime);
 }
 
 absl::StatusOr<DeviceFacts> FactsOf(int index) {
@@ -114,7 +94,9 @@ absl::StatusOr<DeviceFacts> FactsOf(int index) {
   if (error != cudaSuccess) {
     return absl::FailedPreconditionError(absl::StrCat("GPU ", index, ": ", Text(error)));
   }
+  const absl::string_view uuid(properties.uuid.bytes, sizeof properties.uuid.bytes);
   DeviceFacts facts = {.name = properties.name,
+                       .id = absl::StrCat("GPU-", absl::BytesToHexString(uuid)),
                        .compute_capability = 10 * properties.major + properties.minor,
                        .num_multiprocessors = properties.multiProcessorCount,
                        .total_bytes = static_cast<int64_t>(properties.totalGlobalMem)};
@@ -133,31 +115,21 @@ absl::StatusOr<DeviceFacts> FactsOf(int index) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(int index, int64_t budget_bytes) {
-  RETURN_IF_ERROR(CheckDriver());
+  RETURN_IF_ERROR(CheckInstalledDriver());
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) {
     cudaGetLastError();
     return absl::FailedPreconditionError(absl::StrCat("no GPU can be used: ", Text(error)));
   }
-  if (index < 0 || index >= count) {
-    return absl::NotFoundError(
-        absl::StrCat("GPU ", index, " of ", count, "; they are counted from 0"));
-  }
+  RETURN_IF_ERROR(CheckIndex(index, count));
   ASSIGN_OR_RETURN(DeviceFacts facts, FactsOf(index));
   if (!HasCodeForThisDevice()) {
     cudaGetLastError();
-    return absl::FailedPreconditionError(absl::StrCat(
-        "GPU ", index, " (", facts.name, ") has compute capability ", facts.compute_capability / 10,
-        ".", facts.compute_capability % 10, "; this build has code for ", SAUVA_CUDA_ARCHITECTURES,
-        " (SAUVA_CUDA_ARCHITECTURES)"));
+    return NoCodeFor(index, facts, SAUVA_CUDA_ARCHITECTURES);
   }
   if (budget_bytes == 0) budget_bytes = facts.free_bytes;
-  if (budget_bytes > facts.free_bytes) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("a budget of ", budget_bytes, " bytes on GPU ", index, " (", facts.name,
-                     "), of whose ", facts.total_bytes, " bytes ", facts.free_bytes, " are free"));
-  }
+  RETURN_IF_ERROR(CheckBudget(index, facts, budget_bytes));
   cudaStream_t stream = nullptr;
   const cudaError_t created = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   if (created != cudaSuccess) {

@@ -12,6 +12,7 @@ namespace sauva::cuda {
 
 struct DeviceFacts {
   std::string name;
+  std::string id;              // as "GPU-1f…", of this GPU alone
   int compute_capability = 0;  // 10 * major + minor, as in sm_90
   int num_multiprocessors = 0;
   int64_t total_bytes = 0;

@@ -168,11 +168,15 @@ TEST(ControlCodecTest, EveryWorkerMessageSurvivesTheRoundTrip) {
   hello.memory_bytes = 5;
   hello.stage = report;
   hello.newest_epoch = 7;
+  hello.nccl = {"2.28.9", "GPU-1", "none"};
   const auto hello_back = FromProto(ToProto(WorkerMessage(hello)));
   ASSERT_TRUE(hello_back.ok()) << hello_back.status();
   const auto& greeted = std::get<WorkerHello>(*hello_back);
   EXPECT_EQ(greeted.memory_bytes, 5u);
   EXPECT_EQ(greeted.newest_epoch, 7u);
+  EXPECT_EQ(greeted.nccl.version, "2.28.9");
+  EXPECT_EQ(greeted.nccl.device, "GPU-1");
+  EXPECT_EQ(greeted.nccl.error, "none");
   ASSERT_TRUE(greeted.stage.has_value());
   EXPECT_EQ(greeted.stage->assignment, TwoStages());
   EXPECT_EQ(greeted.stage->phase, StagePhase::kServing);
@@ -230,6 +234,40 @@ TEST(ControlCodecTest, AStatusMayHoldStagesThatHaveNotReportedYet) {
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(back->pipelines[0].stages[0].endpoint, pipeline.stages[0].endpoint);
   EXPECT_EQ(back->pipelines[0].stages[1].report.phase, StagePhase::kLoaded);
+}
+
+TEST(ControlCodecTest, LinksByNcclSurviveTheRoundTripAndTheirIdsHave128Bytes) {
+  StageAssignment assignment = TwoStages();
+  assignment.stages[0].link = LinkKind::kNccl;
+  assignment.stages[1].donor = "127.0.0.1:9";
+  const auto load = FromProto(ToProto(CoordinatorMessage(assignment)));
+  ASSERT_TRUE(load.ok()) << load.status();
+  EXPECT_EQ(std::get<StageAssignment>(*load), assignment);
+  for (const size_t size : {0, 127, 128, 129}) {
+    const std::string id(size, 'i');
+    const auto start = FromProto(ToProto(CoordinatorMessage(StartStage{4, 10, id})));
+    const auto report = FromProto(
+        ToProto(WorkerMessage(StageReport{.assignment = assignment, .nccl_id = id})));
+    ASSERT_EQ(start.ok(), size == 0 || size == 128) << size;
+    ASSERT_EQ(report.ok(), size == 0 || size == 128) << size;
+    if (!start.ok()) continue;
+    EXPECT_EQ(std::get<StartStage>(*start).nccl_id, id);
+    EXPECT_EQ(std::get<StageReport>(*report).nccl_id, id);
+  }
+}
+
+TEST(StageCodecTest, AnAnnouncementCarriesNoData) {
+  const auto back = AnnouncementFrom(ToProto(HiddenAnnounced{7, 3, 128}));
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->epoch, 7u);
+  EXPECT_EQ(back->step_id, 3u);
+  EXPECT_EQ(back->num_values, 128u);
+  v1::HiddenFrame with_data = ToProto(HiddenAnnounced{7, 3, 128});
+  with_data.set_data("four");
+  EXPECT_EQ(AnnouncementFrom(with_data).status().code(), absl::StatusCode::kInvalidArgument);
+  v1::HiddenFrame odd = ToProto(HiddenAnnounced{7, 3, 128});
+  odd.set_total_bytes(6);
+  EXPECT_EQ(AnnouncementFrom(odd).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(StageCodecTest, EveryControlMessageSurvivesTheRoundTrip) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "coordinator/events.h"
 
@@ -22,7 +23,8 @@ void SimWorker::Connect() {
                     .operations_per_second = 1e9,
                     .link_bytes_per_second = 1e9,
                     .stage = session_.Report(),
-                    .newest_epoch = session_.epoch()};
+                    .newest_epoch = session_.epoch(),
+                    .nccl = {.version = "2.28.9", .device = options_.worker_id}};
   join_ = around_.network.Open(node_, around_.coordinator, std::move(hello));
 }
 
@@ -51,6 +53,7 @@ void SimWorker::SetTimer() {
 void SimWorker::OnOpen(WireId wire, const Message& first) {
   if (const auto* peer = std::any_cast<PeerOpen>(&first)) {
     incoming_.insert(wire);
+    nccl_ids_[wire] = peer->nccl_id;
     return Do(IncomingHello{wire, peer->kind, peer->hello});
   }
   streams_.insert(wire);
@@ -83,6 +86,7 @@ void SimWorker::OnClosed(WireId wire, const absl::Status& status) {
     join_backoff_ = std::min(join_backoff_ * 2, absl::Seconds(1));
     return Do(CoordinatorLost{});
   }
+  nccl_ids_.erase(wire);
   if (incoming_.erase(wire) > 0) return Do(IncomingClosed{wire, status});
   if (streams_.erase(wire) > 0) return Do(StreamCancelled{wire});
   const auto outgoing = outgoing_of_.find(wire);
@@ -107,7 +111,7 @@ void SimWorker::Apply(OpenOutgoing& effect) {
     });
     return;
   }
-  const WireId wire = around_.network.Open(node_, *peer, PeerOpen{effect.kind, effect.hello});
+  const WireId wire = around_.network.Open(node_, *peer, PeerOpen{effect.kind, effect.hello, effect.nccl_id});
   outgoing_[effect.id] = wire;
   outgoing_of_[wire] = effect.id;
 }
@@ -127,6 +131,7 @@ void SimWorker::Apply(SendOutgoing& effect) {
 }
 
 void SimWorker::Apply(AcceptIncoming& effect) {
+  Check(nccl_ids_[effect.id] == effect.nccl_id, "both ends of a link join with one id");
   around_.network.Send(node_, effect.id, effect.hello);
 }
 
@@ -185,6 +190,12 @@ void SimWorker::Apply(LoadLayers& effect) {
     }
     Do(std::move(loaded));
   });
+}
+
+void SimWorker::Apply(MakeNcclId& effect) {
+  std::string id = absl::StrCat(options_.worker_id, " ", effect.epoch, " ");
+  id.resize(kNcclIdBytes, '.');
+  ToEngine(absl::Milliseconds(1), [this, epoch = effect.epoch, id] { Do(NcclIdMade{epoch, id}); });
 }
 
 void SimWorker::Apply(AllocateKv& effect) {

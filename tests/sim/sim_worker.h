@@ -15,6 +15,7 @@ namespace sauva::sim {
 struct PeerOpen {
   PeerKind kind = PeerKind::kControl;
   StageHello hello;
+  std::string nccl_id;
 };
 
 struct SimWorkerOptions {
@@ -64,6 +65,7 @@ class SimWorker final : public Process {
   void ToEngine(absl::Duration time, std::function<void()> job);
 
   void Apply(LoadLayers& effect);
+  void Apply(MakeNcclId& effect);
   void Apply(AllocateKv& effect);
   void Apply(OpenSequence& effect);
   void Apply(CloseSequence& effect);
@@ -96,6 +98,7 @@ class SimWorker final : public Process {
   std::map<OutgoingId, WireId> outgoing_;
   std::map<WireId, OutgoingId> outgoing_of_;
   std::set<WireId> incoming_;  // Control and Link
+  std::map<WireId, std::string> nccl_ids_;  // that came with them
   std::set<WireId> streams_;   // Generate; a wire's number is its StreamId
   std::set<WireId> stalled_;
 };

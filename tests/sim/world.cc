@@ -123,6 +123,7 @@ void World::StartCoordinator() {
   config.tick = absl::Milliseconds(50);
   config.stages = scenario_.stages;
   config.spares = scenario_.spares;
+  config.link = scenario_.seed % 3 == 0 ? LinkPolicy::kGrpc : LinkPolicy::kAuto;
   config.max_step_tokens = scenario_.max_step_tokens;
   config.max_sequences = scenario_.max_sequences;
   config.expected_workers = scenario_.seed % 2 == 0 ? scenario_.num_workers : 0;

@@ -47,6 +47,19 @@ TEST(MemoryBudgetTest, NoRoomForOneBlockNamesTheBytes) {
   }
 }
 
+TEST(MemoryBudgetTest, EachNcclLinkTakesALargestStepAndACommunicator) {
+  StageAssignment assignment{.stages = std::vector<StageEndpoint>(3), .max_step_tokens = 256};
+  EXPECT_EQ(LinkBytes(assignment, 4096), 0u);
+  const uint64_t one = uint64_t{256} * 4096 * 4 + (16 << 20);
+  assignment.stages[0].link = LinkKind::kNccl;
+  EXPECT_EQ(LinkBytes(assignment, 4096), one);
+  assignment.stages[1].link = LinkKind::kNccl;
+  assignment.stage_index = 1;
+  EXPECT_EQ(LinkBytes(assignment, 4096), 2 * one);
+  assignment.stage_index = 2;
+  EXPECT_EQ(LinkBytes(assignment, 4096), one);
+}
+
 TEST(MemoryBudgetTest, TheContextOfADriverCountsInAGpusBudget) {
   EXPECT_EQ(*DeviceMemoryBudget("cuda:0", "4GiB"), (uint64_t{4} << 30) - (uint64_t{512} << 20));
   const auto small = DeviceMemoryBudget("cuda:0", "512MiB");

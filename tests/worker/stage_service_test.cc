@@ -55,7 +55,11 @@ class StageServiceTest : public testing::Test {
                        opened_.set_value(end->stream);
                      }
                    }};
+  const NcclSetup nccl_;
+  const ModelStore store_{{}};
   StageService service_{loop_,
+                        store_,
+                        nccl_,
                         metrics_.Counter("received_total", "Bytes"),
                         {.max_streams = 1, .max_unread_messages = 4}};
   std::unique_ptr<RpcServer> server_;

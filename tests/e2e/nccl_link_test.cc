@@ -1,0 +1,188 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "tests/e2e/stream_client.h"
+
+// Real processes whose stages are joined by NCCL's calls. The library behind the calls is a
+// stand-in that moves memory of the host (tests/nccl), the rest is what runs on GPUs.
+namespace sauva {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint32_t kNumTokens = 160;
+constexpr size_t kNumStages = 3;
+
+std::vector<v1::GenerateRequest> Requests() {
+  std::vector<v1::GenerateRequest> requests;
+  for (size_t i = 0; i < 3; ++i) requests.push_back(GreedyRequest(Prompts()[i], kNumTokens));
+  for (size_t i = 3; i < 6; ++i) requests.push_back(SampledRequest(Prompts()[i], kNumTokens, i));
+  return requests;
+}
+
+class NcclLinkTest : public testing::Test {
+ protected:
+  NcclLinkTest() { setenv("SAUVA_FAKE_NCCL", folder_.path().c_str(), 1); }
+
+  static std::vector<std::string> Flags(const std::string& link) {
+    return {"--stages",
+            absl::StrCat(kNumStages),
+            "--threads",
+            "1",
+            "--spares",
+            "1",
+            "--link",
+            link,
+            "--no-restart",
+            "--nccl-library",
+            SAUVA_FAKE_NCCL_LIBRARY};
+  }
+  static std::unique_ptr<TestCluster> Start(std::vector<std::string> flags) {
+    auto cluster = TestCluster::Start(flags);
+    EXPECT_TRUE(cluster.ok()) << cluster.status();
+    return cluster.ok() ? *std::move(cluster) : nullptr;
+  }
+  // The tokens over gRPC, made once.
+  static const std::vector<Outcome>& OverGrpc() {
+    static const auto outcomes = [] {
+      const auto cluster = Start({"--stages", "2", "--threads", "1", "--link", "grpc"});
+      return cluster ? GenerateAll(cluster->gateway(), Requests()) : std::vector<Outcome>();
+    }();
+    return outcomes;
+  }
+  static void ExpectLinks(const PipelineStatus& pipeline, LinkKind kind) {
+    ASSERT_EQ(pipeline.stages.size(), kNumStages);
+    for (size_t i = 0; i + 1 < kNumStages; ++i) {
+      EXPECT_EQ(pipeline.stages[i].endpoint.link, kind) << "after stage " << i;
+    }
+  }
+  // Lays a file that makes the stand-in fail, and waits until a process has taken it.
+  bool AwaitTaken(const std::string& file) const {
+    const std::string path = folder_.path() + "/" + file;
+    std::ofstream(path).put('\n');
+    return Eventually([&] { return !std::filesystem::exists(path); });
+  }
+  std::vector<std::unique_ptr<StreamClient>> RunningStreams(const TestCluster& cluster) {
+    std::vector<std::unique_ptr<StreamClient>> streams;
+    for (const v1::GenerateRequest& request : Requests()) {
+      streams.push_back(std::make_unique<StreamClient>(cluster.gateway(), request));
+    }
+    for (const auto& stream : streams) EXPECT_TRUE(stream->AwaitTokens(5));
+    for (const auto& stream : streams) EXPECT_LT(stream->num_tokens(), kNumTokens) << "too late";
+    return streams;
+  }
+  // All end with the tokens over gRPC; the longest pause of one.
+  static absl::Duration ExpectUndisturbed(
+      const std::vector<std::unique_ptr<StreamClient>>& streams) {
+    absl::Duration longest_gap;
+    for (size_t i = 0; i < streams.size(); ++i) {
+      const Outcome outcome = streams[i]->Finish();
+      EXPECT_TRUE(outcome.status.ok()) << outcome.status.error_message();
+      EXPECT_EQ(outcome.tokens, OverGrpc()[i].tokens) << "stream " << i;
+      EXPECT_EQ(outcome.usage.resumes(), 1u);
+      longest_gap = std::max(longest_gap, outcome.longest_gap);
+    }
+    return longest_gap;
+  }
+
+  const TemporaryDirectory folder_;
+};
+
+TEST_F(NcclLinkTest, GivesTheTokensOfTheGrpcLink) {
+  const auto cluster = Start(Flags("nccl"));
+  ASSERT_NE(cluster, nullptr);
+  const PipelineStatus pipeline = cluster->Pipeline();
+  ExpectLinks(pipeline, LinkKind::kNccl);
+  const std::vector<Outcome> outcomes = GenerateAll(cluster->gateway(), Requests());
+  ASSERT_EQ(outcomes.size(), OverGrpc().size());
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    EXPECT_TRUE(outcomes[i].status.ok()) << outcomes[i].status.error_message();
+    EXPECT_EQ(outcomes[i].tokens, OverGrpc()[i].tokens) << "request " << i;
+    EXPECT_EQ(outcomes[i].usage.resumes(), 0u);
+  }
+  // What one end sent the other received, and the links' memory is part of the plan.
+  for (size_t i = 0; i + 1 < kNumStages; ++i) {
+    const auto sent = ScrapeMetric(pipeline.stages[i].metrics_address, "sauva_link_bytes_total",
+                                   "direction=\"sent\"");
+    EXPECT_GT(sent.value_or(0), 0);
+    EXPECT_EQ(sent, ScrapeMetric(pipeline.stages[i + 1].metrics_address, "sauva_link_bytes_total",
+                                 "direction=\"received\""));
+    EXPECT_GT(
+        ScrapeMetric(pipeline.stages[i].metrics_address, "sauva_memory_bytes", "share=\"links\"")
+            .value_or(0),
+        0);
+  }
+  EXPECT_THAT(cluster->Logs(), HasSubstr("NCCL link joined"));
+}
+
+// The transfer that a worker is in the midst of cannot end: its peer is gone.
+class NcclLossTest : public NcclLinkTest, public testing::WithParamInterface<size_t> {};
+
+TEST_P(NcclLossTest, AKillInMidTransferIsAbortedAndTheStreamsEndWithTheRightTokens) {
+  ASSERT_EQ(OverGrpc().size(), Requests().size());
+  const auto cluster = Start(Flags("nccl"));
+  ASSERT_NE(cluster, nullptr);
+  const PipelineStatus before = cluster->Pipeline();
+  const auto streams = RunningStreams(*cluster);
+  ASSERT_TRUE(AwaitTaken("stall"));
+  cluster->Kill(cluster->PidOf(before.stages[GetParam()].metrics_address), SIGKILL);
+  const absl::Duration longest_gap = ExpectUndisturbed(streams);
+  EXPECT_LT(longest_gap, absl::Seconds(10)) << "the step deadline";
+  const PipelineStatus after = cluster->Pipeline();
+  EXPECT_GT(after.epoch, before.epoch);
+  ExpectLinks(after, LinkKind::kNccl);
+  std::cout << "longest pause of a stream: " << longest_gap << "\n";
+}
+
+INSTANTIATE_TEST_SUITE_P(Stages, NcclLossTest, testing::Values(0u, 1u, 2u));
+
+TEST_F(NcclLinkTest, ATransferThatStopsIsAbortedAtTheStepDeadline) {
+  ASSERT_EQ(OverGrpc().size(), Requests().size());
+  std::vector<std::string> flags = Flags("nccl");
+  flags.insert(flags.end(), {"--step-timeout", "3s"});
+  const auto cluster = Start(flags);
+  ASSERT_NE(cluster, nullptr);
+  const PipelineStatus before = cluster->Pipeline();
+  const auto streams = RunningStreams(*cluster);
+  ASSERT_TRUE(AwaitTaken("stall"));
+  const absl::Duration longest_gap = ExpectUndisturbed(streams);
+  EXPECT_GE(longest_gap, absl::Milliseconds(1400)) << "nothing stalled";
+  const PipelineStatus after = cluster->Pipeline();
+  EXPECT_GT(after.epoch, before.epoch);
+  ExpectLinks(after, LinkKind::kNccl);
+  EXPECT_THAT(cluster->Logs(), HasSubstr("did not pass within 1.5s"));
+  std::cout << "longest pause of a stream: " << longest_gap << "\n";
+}
+
+TEST_F(NcclLinkTest, VersionsThatDifferAreRefusedNamingBoth) {
+  std::ofstream(folder_.path() + "/other-version").put('\n');
+  const auto cluster = TestCluster::Start({"--stages", "2", "--workers", "2", "--link", "nccl",
+                                           "--nccl-library", SAUVA_FAKE_NCCL_LIBRARY});
+  ASSERT_FALSE(cluster.ok());
+  EXPECT_THAT(cluster.status().message(), HasSubstr("2.28.9"));
+  EXPECT_THAT(cluster.status().message(), HasSubstr("2.27.3"));
+}
+
+TEST_F(NcclLinkTest, ALibraryThatIsNotThereIsNamed) {
+  const auto cluster = TestCluster::Start({"--stages", "2", "--workers", "2", "--link", "nccl",
+                                           "--nccl-library", "/nowhere/libnccl.so.2"});
+  ASSERT_FALSE(cluster.ok());
+  EXPECT_THAT(cluster.status().message(), HasSubstr("/nowhere/libnccl.so.2"));
+}
+
+TEST_F(NcclLinkTest, AutoFallsBackToGrpcWhereWorkersHaveNoGpu) {
+  const auto cluster =
+      Start({"--stages", absl::StrCat(kNumStages), "--threads", "1", "--link", "auto"});
+  ASSERT_NE(cluster, nullptr);
+  ExpectLinks(cluster->Pipeline(), LinkKind::kGrpc);
+}
+
+}  // namespace
+}  // namespace sauva

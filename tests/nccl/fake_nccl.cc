@@ -1,0 +1,92 @@
+// The C interface of the stand-in. SAUVA_FAKE_NCCL names a folder that all processes share;
+// a file `other-version` there makes the first process that asks another version.
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+
+#include "tests/nccl/fake_communicator.h"
+
+namespace {
+
+using namespace sauva::nccl;
+
+std::string Folder() {
+  const char* folder = std::getenv("SAUVA_FAKE_NCCL");
+  return folder == nullptr ? "" : folder;
+}
+
+int Version() {
+  static const int version = unlink((Folder() + "/other-version").c_str()) == 0 ? 22703 : 22809;
+  return version;
+}
+
+}  // namespace
+
+extern "C" {
+
+extern const int sauvaNcclMovesHostMemory;
+const int sauvaNcclMovesHostMemory = 1;
+
+Result ncclGetVersion(int* version) {
+  *version = Version();
+  return kSuccess;
+}
+
+const char* ncclGetErrorString(Result result) {
+  switch (result) {
+    case kSuccess:
+      return "no error";
+    case kSystemError:
+      return "unhandled system error";
+    case kInvalidUsage:
+      return "invalid usage";
+    case kRemoteError:
+      return "remote process exited or there was a network error";
+    case kInProgress:
+      return "NCCL operation in progress";
+  }
+  return "unknown result code";
+}
+
+Result ncclGetUniqueId(UniqueId* id) {
+  if (Folder().empty()) return kSystemError;
+  std::random_device random;
+  std::memset(id->internal, 0, sizeof id->internal);
+  (std::to_string(random()) + std::to_string(random())).copy(id->internal, sizeof id->internal - 1);
+  return kSuccess;
+}
+
+Result ncclCommInitRankConfig(Communicator** made, int ranks, UniqueId id, int rank,
+                              Config* config) {
+  if (ranks != 2 || config->magic != 0xcafebeef || config->blocking != 0) return kInvalidUsage;
+  *made = new Communicator(Folder(), id.internal, rank);
+  return kInProgress;
+}
+
+Result ncclCommGetAsyncError(Communicator* communicator, Result* state) {
+  *state = communicator->State();
+  return kSuccess;
+}
+
+Result ncclSend(const void* from, size_t count, DataType type, int, Communicator* communicator,
+                void* stream) {
+  if (type != kUint8) return kInvalidUsage;
+  return communicator->Begin(true, const_cast<void*>(from), count,
+                             static_cast<sauva::HostStream*>(stream));
+}
+
+Result ncclRecv(void* to, size_t count, DataType type, int, Communicator* communicator,
+                void* stream) {
+  if (type != kUint8) return kInvalidUsage;
+  return communicator->Begin(false, to, count, static_cast<sauva::HostStream*>(stream));
+}
+
+Result ncclCommAbort(Communicator* communicator) {
+  delete communicator;
+  return kSuccess;
+}
+
+}  // extern "C"
