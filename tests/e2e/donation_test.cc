@@ -23,8 +23,8 @@ class DonationTest : public testing::Test {
  protected:
   DonationTest() { setenv("SAUVA_FAKE_NCCL", folder_.path().c_str(), 1); }
 
-  // Two replicas of one stage, of which the second has lost its worker; the address of the
-  // lost one's metrics is of no use any more.
+  // Two replicas of one stage, of which the second has lost its worker, which runs again and
+  // has no weights yet.
   void LoseOneReplica() {
     auto started =
         TestCluster::Start({"--replicas", "2", "--stages", "1", "--threads", "1", "--step-timeout",
@@ -39,6 +39,7 @@ class DonationTest : public testing::Test {
     ASSERT_EQ(status->pipelines.size(), 2u);
     survivor_ = cluster_->PidOf(status->pipelines[0].stages[0].metrics_address);
     cluster_->Kill(cluster_->PidOf(status->pipelines[1].stages[0].metrics_address), SIGKILL);
+    ASSERT_TRUE(cluster_->AwaitEvent("restarted", "worker").has_value());
   }
   // The new replica alone answers.
   void ExpectTokensOfTheNewReplica() {

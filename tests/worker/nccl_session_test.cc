@@ -66,7 +66,7 @@ struct End {
 
 class Link {
  public:
-  explicit Link(const NcclOptions& options = {})
+  explicit Link(const NcclOptions& options = {.poll_interval = absl::Milliseconds(1)})
       : options_(options), ends_{End(options), End(options)} {}
 
   End& sender() { return ends_[0]; }
@@ -282,7 +282,9 @@ TEST(NcclSessionTest, WaitingStepsAreBounded) {
 TEST(NcclSessionTest, SurvivesDeathsAtAnyMoment) {
   for (uint32_t seed = 0; seed < 500; ++seed) {
     std::mt19937 random(seed);
-    Link link({.join_timeout = absl::Seconds(2), .step_timeout = absl::Seconds(1)});
+    Link link({.join_timeout = absl::Seconds(2),
+               .step_timeout = absl::Seconds(1),
+               .poll_interval = absl::Milliseconds(1)});
     for (uint64_t epoch = 1; epoch <= 4; ++epoch) {
       link.receiver().delivered.clear();
       link.Start(epoch);
