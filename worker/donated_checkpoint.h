@@ -2,9 +2,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,8 +19,9 @@ namespace sauva {
 // A checkpoint whose bytes come from another worker: names and shapes are read here, from the
 // same model, and so are its quantized matrices. When the other worker is lost, the rest comes
 // from here too, and the log says so.
-// For one load: it holds one tensor, whose bytes are valid until the next is found.
-// Thread: its owner's.
+// For one load: it holds one tensor for each thread that finds any, whose bytes are valid until
+// that thread finds the next. Tensors come one after the other, whoever asks.
+// Thread: any.
 class DonatedCheckpoint : public Checkpoint {
  public:
   // Fills the bytes of a tensor; after an error it is not asked again.
@@ -35,12 +39,13 @@ class DonatedCheckpoint : public Checkpoint {
   }
   std::vector<std::string> Names() const override { return local_.Names(); }
 
-  uint64_t received_bytes() const { return received_bytes_; }
+  uint64_t received_bytes() const;
 
  private:
   const Checkpoint& local_;
-  mutable Fetch fetch_;  // empty once it has failed
-  mutable std::vector<std::byte> received_;
+  mutable std::mutex mutex_;  // guards what is below
+  mutable Fetch fetch_;       // empty once it has failed
+  mutable std::map<std::thread::id, std::vector<std::byte>> received_;
   mutable uint64_t received_bytes_ = 0;
 };
 
