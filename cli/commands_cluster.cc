@@ -64,7 +64,7 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
       ->check(CLI::IsMember(RoundingFormatNames()))
       ->excludes(weights);
   up->add_option("--kv-type", options->kv_type, "type of cached keys and values")
-      ->check(CLI::IsMember({"f32", "f16"}))
+      ->check(CLI::IsMember(KvTypeNames()))
       ->capture_default_str();
   up->add_option("--kv-memory", options->kv_memory, "bound for each worker's KV cache, as 512MiB");
   up->add_option("--max-context", options->max_context, "tokens of a sequence; 0: the model's")

@@ -53,7 +53,9 @@ int Eval(EvalFlags flags) {
   const auto format = ParseLoadFormat(flags.weights);
   if (!format.ok()) return Report(format.status());
   flags.options.weight_format = *format;
-  if (flags.kv_type == "f16") flags.options.kv_type = DType::kF16;
+  const auto kv_type = ParseKvType(flags.kv_type);
+  if (!kv_type.ok()) return Report(kv_type.status());
+  flags.options.kv_type = *kv_type;
   std::function<void(int64_t, int64_t)> progress;
   if (isatty(STDERR_FILENO)) {
     progress = [](int64_t done, int64_t all) {
@@ -121,7 +123,7 @@ void AddEval(CLI::App& app, ChosenCommand& chosen) {
       ->check(CLI::IsMember(LoadFormatNames()))
       ->capture_default_str();
   eval->add_option("--kv-type", flags->kv_type, "type of cached keys and values")
-      ->check(CLI::IsMember({"f32", "f16"}))
+      ->check(CLI::IsMember(KvTypeNames()))
       ->capture_default_str();
   eval->add_option("--reference", options.reference, "a model's directory to compare with");
   eval->add_option("--logits", options.logits, "write the first window's logits to this file");

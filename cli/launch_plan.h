@@ -22,7 +22,7 @@ struct UpOptions {
   int threads = 0;                 // per worker; 0: cores / workers
   std::string device = "cpu";      // or "cpu:scalar", "cpu:avx2", "cpu:avx512"
   std::string weights = "native";  // or "int8"
-  std::string kv_type = "f32";     // or "f16"
+  std::string kv_type = "f32";     // "f16" or "int8"
   std::string kv_memory;           // a size; empty: what the budgets leave
   int max_context = 0;
   std::string link = "auto";         // or "grpc", "nccl"

@@ -49,7 +49,7 @@ void CoordinatorFlags::AddServing(CLI::App& app) {
       ->check(CLI::IsMember(LoadFormatNames()))
       ->capture_default_str();
   app.add_option("--kv-type", config_.format.kv_type, "type of cached keys and values")
-      ->check(CLI::IsMember({"f32", "f16"}))
+      ->check(CLI::IsMember(KvTypeNames()))
       ->capture_default_str();
   app.add_option("--kv-memory", kv_memory_,
                  "bound for the KV cache of a stage, as in 512MiB; 0: what the budget leaves")

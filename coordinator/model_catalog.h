@@ -14,7 +14,7 @@ namespace sauva {
 // How models are to be served; decides what they cost.
 struct ServingFormat {
   std::string weight_format = "native";  // or "int8"
-  std::string kv_type = "f32";           // or "f16"
+  std::string kv_type = "f32";           // "f16" or "int8"
   int max_context = 0;                   // tokens; 0: the model's
   int max_step_tokens = 256;
   int max_sequences = 64;

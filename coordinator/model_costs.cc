@@ -51,7 +51,7 @@ absl::StatusOr<ModelCosts> CostsOf(const ModelSpec& spec, const Checkpoint& chec
     const AttentionSpec& attention = layer.self_attention;
     costs.layers.push_back({.weight_bytes = EstimateLayerBytes(spec, checkpoint, i, weights),
                             .kv_bytes_per_token = 2 * int64_t{attention.num_kv_heads} *
-                                                  attention.head_dim * SizeOf(kv_type),
+                                                  KvVectorBytes(kv_type, attention.head_dim),
                             .operations_per_token = LayerOperations(spec, layer)});
   }
   costs.embedding_bytes = EstimateEmbeddingBytes(spec, checkpoint);

@@ -61,8 +61,12 @@ std::vector<std::string> RoundingFormatNames() {
 absl::StatusOr<DType> ParseKvType(const std::string& name) {
   if (name == "f32") return DType::kF32;
   if (name == "f16") return DType::kF16;
-  return absl::InvalidArgumentError(absl::StrCat("KV type '", name, "'; there are f32 and f16"));
+  if (name == "int8") return DType::kI8;
+  return absl::InvalidArgumentError(
+      absl::StrCat("KV type '", name, "'; there are ", absl::StrJoin(KvTypeNames(), ", ")));
 }
+
+std::vector<std::string> KvTypeNames() { return {"f32", "f16", "int8"}; }
 
 const char* ActivationQuantization(LoadFormat format) {
   if (Rounds(format)) return "int8-groups";

@@ -32,8 +32,10 @@ std::vector<std::string> LoadFormatNames();
 // Those that compress: the values of --quantize.
 std::vector<std::string> RoundingFormatNames();
 
-// "f32" or "f16". Errors: INVALID_ARGUMENT naming the choices.
+// Types of cached keys and values: "f32", "f16" and "int8". Errors: INVALID_ARGUMENT naming
+// the choices.
 absl::StatusOr<DType> ParseKvType(const std::string& name);
+std::vector<std::string> KvTypeNames();
 
 // How the activations of a format's matrices are quantized: "none", "int8-groups", or "as
 // stored" where the checkpoint decides.

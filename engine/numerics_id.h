@@ -12,7 +12,7 @@ struct NumericsFacts {
   std::string model_digest;
   std::string weight_format;            // Name(LoadFormat)
   std::string activation_quantization;  // ActivationQuantization(LoadFormat)
-  std::string kv_type;                  // "f32" or "f16"
+  std::string kv_type;                  // "f32", "f16" or "int8"
   std::string backend_class;            // Backend::backend_class()
   uint32_t version = kNumericsVersion;
 };

@@ -76,9 +76,9 @@ struct KvShape {
   int num_blocks = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
-  DType dtype = DType::kF32;  // kF32 or kF16
+  DType dtype = DType::kF32;  // kF32, kF16 or kI8 (codes with a scale per token and KV head)
   int64_t size_bytes() const {
-    return int64_t{num_blocks} * 16 * 2 * num_kv_heads * head_dim * SizeOf(dtype);
+    return int64_t{num_blocks} * 16 * 2 * num_kv_heads * KvVectorBytes(dtype, head_dim);
   }
 };
 class KvCache {

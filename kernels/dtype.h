@@ -21,6 +21,11 @@ constexpr int64_t SizeOf(DType dtype) {
   return 0;
 }
 
+// A key or value of one token and KV head in a cache; int8 codes have a f32 scale.
+constexpr int64_t KvVectorBytes(DType dtype, int64_t head_dim) {
+  return head_dim * SizeOf(dtype) + (dtype == DType::kI8 ? SizeOf(DType::kF32) : 0);
+}
+
 const char* Name(DType dtype);  // "f32", "f16", …
 
 }  // namespace sauva

@@ -10,13 +10,13 @@ absl::Status ValidateKvShape(const KvShape& shape) {
                                                    shape.num_kv_heads, " heads of ",
                                                    shape.head_dim));
   }
-  if (shape.dtype != DType::kF32 && shape.dtype != DType::kF16) {
+  if (shape.dtype != DType::kF32 && shape.dtype != DType::kF16 && shape.dtype != DType::kI8) {
     return absl::InvalidArgumentError(
-        absl::StrCat("a KV cache of ", Name(shape.dtype), "; f32 and f16 are known"));
+        absl::StrCat("a KV cache of ", Name(shape.dtype), "; f32, f16 and i8 are known"));
   }
   constexpr double kMostBytes = 0x1p60;  // size_bytes() must not overflow
-  const double bytes = 32.0 * shape.num_blocks * shape.num_kv_heads * shape.head_dim *
-                       static_cast<double>(SizeOf(shape.dtype));
+  const double bytes = 32.0 * shape.num_blocks * shape.num_kv_heads *
+                       static_cast<double>(KvVectorBytes(shape.dtype, shape.head_dim));
   if (bytes > kMostBytes) {
     return absl::ResourceExhaustedError(absl::StrCat("a KV cache of ", bytes, " bytes"));
   }

@@ -48,7 +48,7 @@ struct StageAssignment {
   int stage_index = 0;
   std::vector<StageEndpoint> stages;  // of the whole pipeline, in order
   std::string weight_format = "native";  // or "int8"
-  std::string kv_type = "f32";           // or "f16"
+  std::string kv_type = "f32";           // "f16" or "int8"
   uint64_t kv_memory_bytes = 0;          // bound for the KV cache; 0: what the budget leaves
   int max_context = 0;                   // tokens; 0: the model's
   int max_step_tokens = 256;

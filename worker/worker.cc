@@ -14,6 +14,7 @@
 #include "base/build_id.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "kernels/cpu_warnings.h"
 #include "kernels/cuda_access.h"
 #include "kernels/factory.h"
 #include "kernels/machine_rates.h"
@@ -227,6 +228,10 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
   }
   std::unique_ptr<Backend> backend;  // fails early; stages get their own
   ASSIGN_OR_RETURN(backend, MakeBackend(config.device, config.threads));
+  for (const std::string& warning : CpuWarnings(config.device, config.threads,
+                                                SupportedInstructionSets().back(), UsableCores())) {
+    LogWarning("slow arithmetic", {{"reason", warning}});
+  }
   ASSIGN_OR_RETURN(const MachineRates rates, MeasureRates(config));
   auto parts = std::make_unique<Parts>(config, health);
   ASSIGN_OR_RETURN(parts->server, RpcServer::Start({.address = config.listen, .tls = config.tls},

@@ -4,7 +4,6 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
-#include "kernels/cpu/cpu_kv_cache.h"
 #include "kernels/host_rope.h"
 #include "kernels/numerics.h"
 
@@ -31,10 +30,6 @@ absl::StatusOr<std::unique_ptr<Buffer>> CpuBackend::Allocate(int64_t bytes) {
 absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::PrepareWeight(const WeightSource& source,
                                                                   WeightFormat format) {
   return CpuWeight::Create(source, format);
-}
-
-absl::StatusOr<std::unique_ptr<KvCache>> CpuBackend::AllocateKv(const KvShape& shape) {
-  return CpuKvCache::Create(shape);
 }
 
 absl::StatusOr<std::unique_ptr<RopeTable>> CpuBackend::MakeRopeTable(const RopeShape& shape) {

@@ -62,9 +62,22 @@ class CpuBackend : public Backend {
   void MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args);
   void AddOutliers(const PackedMatrix& weight, const MatMulArgs& args);
   Int8Activations QuantizeRows(const PackedMatrix& weight, Rows x);
+
+  // How an attention op is cut: each sequence into tiles of tokens, each tile by KV head.
+  struct AttentionPlan {
+    int heads = 0;  // of a KV head
+    int tokens_per_tile = 0;
+    int64_t token_tiles = 0;
+    int most_spans = 0;  // of a tile
+    bool split = false;  // each span by itself
+    int64_t span_floats = 0;
+  };
+  // For heads as wide as any KV cache so far.
   absl::Status ReserveAttention();
-  // Cuts each sequence into runs of `tokens_per_tile` tokens; returns how many there are.
-  int64_t PlanAttentionTiles(int tokens_per_tile);
+  AttentionPlan PlanAttention(const AttentionArgs& args);
+  AttentionTile AttentionTileAt(const AttentionArgs& args, const AttentionPlan& plan, int64_t tile,
+                                int thread);
+  void AttendSplit(const AttentionArgs& args, const AttentionPlan& plan);
 
   const KernelTable& kernels_;
   ThreadPool pool_;
@@ -80,7 +93,9 @@ class CpuBackend : public Backend {
   HostMemory int8_outliers_;   // [rows, units] u32
   HostMemory packed_scratch_;  // [threads, packed_bytes_]
   int64_t packed_bytes_ = 0;
+  int attention_dim_ = 0;                 // the widest heads of a KV cache
   HostMemory attention_scratch_;          // [threads, attention_floats_] f32
+  HostMemory attention_spans_;            // [tiles, spans] sums, f32
   int64_t attention_floats_ = 0;          // per thread, whole cache lines
   std::vector<int64_t> attention_tiles_;  // [sequences + 1], tiles before each sequence
 };

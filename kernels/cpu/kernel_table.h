@@ -10,8 +10,11 @@ namespace sauva {
 // How a float is stored. The values index the arrays of KernelTable.
 enum class Storage : uint8_t { kF32, kF16, kBF16 };
 constexpr int kNumStorages = 3;
-constexpr int kNumKvStorages = 2;  // kF32, kF16
-constexpr int kNumGates = 4;       // as GateKind counts
+
+// How keys and values are stored. The values index the arrays of KernelTable.
+enum class KvStorage : uint8_t { kF32, kF16, kInt8 };
+constexpr int kNumKvStorages = 3;
+constexpr int kNumGates = 4;  // as GateKind counts
 
 // Outputs of a float matmul: weight rows times token rows.
 struct DotTile {
@@ -112,7 +115,7 @@ struct RopeHead {
   int pairs = 0;
 };
 
-// A KV block of one head: keys [head_dim, 16 tokens], then values [16 tokens, head_dim].
+// A KV block of one head: kernels/cpu/kv_block.inc.h.
 struct KvSlot {
   void* block = nullptr;  // of this KV head
   int token = 0;          // within the block
@@ -136,12 +139,35 @@ struct AttentionTile {
   const int32_t* blocks = nullptr;       // of the sequence
   const unsigned char* cache = nullptr;  // this KV head of block 0
   int64_t block_stride = 0;              // bytes from block to block
-  float* scratch = nullptr;              // AttentionScratch(tokens * heads, head_dim) floats
+  int64_t head_bytes = 0;                // of a block of this KV head
+  float* scratch = nullptr;  // AttentionScratchFloats(tokens * heads, head_dim), aligned
 };
 
-// Floats of scratch an AttentionTile needs. Each query keeps two sums over head_dim, padded
-// to whole lanes, and four numbers.
-constexpr int64_t kAttentionStateFloats = 4;
+// Queries of a tile that go through a span together.
+constexpr int kAttentionGroup = 32;
+// Floats in which eight of them keep what is left to be done with a block.
+constexpr int kAttentionPendingFloats = 176;
+
+static constexpr inline int64_t PaddedToLanes(int64_t n) { return (n + 15) / 16 * 16; }
+// Floats of what queries have summed up: two numbers and their head_dim values.
+static constexpr inline int64_t AttentionSumFloats(int64_t queries, int head_dim) {
+  return queries * (2 + PaddedToLanes(head_dim));
+}
+// Keys of a block and values of two, the group's queries, states and sums, the sums of all.
+static constexpr inline int64_t AttentionScratchFloats(int64_t queries, int head_dim) {
+  return 48 * PaddedToLanes(head_dim) +
+         kAttentionGroup * (head_dim + 2 * 16 + 2 * kAttentionPendingFloats) +
+         AttentionSumFloats(kAttentionGroup, head_dim) + AttentionSumFloats(queries, head_dim);
+}
+
+// The spans of 512 positions [FirstSpan, EndSpan) that a tile sees.
+static constexpr inline int FirstSpan(const AttentionTile& tile) {
+  const int oldest = tile.window == 0 ? 0 : tile.first_position - tile.window + 1;
+  return oldest < 0 ? 0 : oldest / 512;
+}
+static constexpr inline int EndSpan(const AttentionTile& tile) {
+  return (tile.first_position + tile.tokens - 1) / 512 + 1;
+}
 
 struct KernelTable {
   const char* name;
@@ -156,7 +182,11 @@ struct KernelTable {
   void (*rope_halves)(const RopeHead& head);
   void (*rope_interleaved)(const RopeHead& head);
   void (*write_kv[kNumKvStorages])(const KvSlot& slot);
+  // A whole tile; or each of its spans, by anybody, into `sums` of AttentionSumFloats, and
+  // then those of all spans, `stride` floats apart, together.
   void (*attend[kNumKvStorages])(const AttentionTile& tile);
+  void (*attend_span[kNumKvStorages])(const AttentionTile& tile, int span, float* sums);
+  void (*merge_spans)(const AttentionTile& tile, float* sums, int64_t stride);
   // out = scale * row, n elements; reads whole lanes of the row.
   void (*expand[kNumStorages])(const void* row, float scale, int64_t n, float* out);
   // out = act(gate) * up, or act(gate) when up is null.

@@ -14,7 +14,7 @@ struct Avx2Lanes {
   static constexpr int kRows = 2;
   static constexpr int kTokens = 3;
   static constexpr int kSingleRows = 4;
-  static constexpr int kQueries = 1;
+  static constexpr int kQueries = 2;
   static constexpr int kPanels = 1;
   static constexpr int kPanelTokens = 4;
   static constexpr int kSinglePanels = 4;
@@ -31,6 +31,11 @@ struct Avx2Lanes {
   }
   static Avx2Lanes LoadHalf(const uint16_t* p) {
     return {_mm256_cvtph_ps(Load128(p)), _mm256_cvtph_ps(Load128(p + 8))};
+  }
+  static Avx2Lanes LoadInt8(const int8_t* p) {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(codes, 8)))};
   }
   static __m256 WidenBFloat16(__m128i x) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
@@ -94,6 +99,16 @@ struct Avx2Lanes {
   }
   static Avx2Lanes IfPositive(Avx2Lanes x, Avx2Lanes a, Avx2Lanes b) {
     return {Select(x.low, a.low, b.low), Select(x.high, a.high, b.high)};
+  }
+  static uint32_t EqualBits(Avx2Lanes a, Avx2Lanes b) {
+    const auto bits = [](__m256 x, __m256 y) {
+      return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_EQ_OQ)));
+    };
+    return bits(a.low, b.low) | bits(a.high, b.high) << 8;
+  }
+  static Avx2Lanes IfEqual(Avx2Lanes x, Avx2Lanes y, Avx2Lanes a, Avx2Lanes b) {
+    return {_mm256_blendv_ps(b.low, a.low, _mm256_cmp_ps(x.low, y.low, _CMP_EQ_OQ)),
+            _mm256_blendv_ps(b.high, a.high, _mm256_cmp_ps(x.high, y.high, _CMP_EQ_OQ))};
   }
   static Avx2Lanes Range(Avx2Lanes a, int first, int end, float x) {
     float copy[kLanes];

@@ -14,7 +14,7 @@ struct Avx512Lanes {
   static constexpr int kRows = 4;
   static constexpr int kTokens = 6;
   static constexpr int kSingleRows = 8;
-  static constexpr int kQueries = 4;
+  static constexpr int kQueries = 8;
   static constexpr int kPanels = 2;
   static constexpr int kPanelTokens = 8;
   static constexpr int kSinglePanels = 4;
@@ -32,6 +32,10 @@ struct Avx512Lanes {
   static Avx512Lanes LoadBFloat16(const uint16_t* p) {
     const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(packed), 16))};
+  }
+  static Avx512Lanes LoadInt8(const int8_t* p) {
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))};
   }
   static __mmask16 FirstLanes(int64_t n) {
     return static_cast<__mmask16>(n >= kLanes ? 0xffffu : (1u << n) - 1u);
@@ -68,19 +72,19 @@ struct Avx512Lanes {
     const __mmask16 positive = _mm512_cmp_ps_mask(x.all, _mm512_setzero_ps(), _CMP_GT_OQ);
     return {_mm512_mask_blend_ps(positive, b.all, a.all)};
   }
+  static uint32_t EqualBits(Avx512Lanes a, Avx512Lanes b) {
+    return _mm512_cmp_ps_mask(a.all, b.all, _CMP_EQ_OQ);
+  }
+  static Avx512Lanes IfEqual(Avx512Lanes x, Avx512Lanes y, Avx512Lanes a, Avx512Lanes b) {
+    return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(x.all, y.all, _CMP_EQ_OQ), b.all, a.all)};
+  }
   static Avx512Lanes Range(Avx512Lanes a, int first, int end, float x) {
     const auto mask = static_cast<__mmask16>(FirstLanes(end) & ~FirstLanes(first));
     return {_mm512_mask_blend_ps(mask, _mm512_set1_ps(x), a.all)};
   }
   static Avx512Lanes ScaleByPowerOfTwo(Avx512Lanes p, Avx512Lanes shifted) {
-    const __m512i magic = _mm512_castps_si512(_mm512_set1_ps(kRoundMagic));
-    const __m512i n = _mm512_sub_epi32(_mm512_castps_si512(shifted.all), magic);
-    const __m512i half = _mm512_srai_epi32(n, 1);
-    const __m512i bias = _mm512_set1_epi32(127);
-    const auto power = [&](__m512i exponent) {
-      return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(exponent, bias), 23));
-    };
-    return {_mm512_mul_ps(_mm512_mul_ps(p.all, power(half)), power(_mm512_sub_epi32(n, half)))};
+    const __m512 n = _mm512_sub_ps(shifted.all, _mm512_set1_ps(kRoundMagic));
+    return {_mm512_scalef_ps(p.all, n)};  // rounded once, as by two exact factors
   }
 
   static float Sum(Avx512Lanes a) {
@@ -97,20 +101,41 @@ struct Avx512Lanes {
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
   }
+  // The upper half of each joined to its lower half: first 8 lanes of x, then 8 of y.
+  template <class F>
+  static __m512 JoinHalves(__m512 x, __m512 y, F join) {
+    return join(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
+  }
+  // Of each of four, four lanes that are left of the tree.
+  template <class F>
+  static __m512 JoinQuarters(const Avx512Lanes a[4], F join) {
+    const __m512 first = JoinHalves(a[0].all, a[1].all, join);
+    const __m512 second = JoinHalves(a[2].all, a[3].all, join);
+    return join(_mm512_shuffle_f32x4(first, second, 0x88),
+                _mm512_shuffle_f32x4(first, second, 0xdd));
+  }
   static void Sum4(const Avx512Lanes a[4], float out[4]) {
-    // The upper half of each added to its lower half: first 8 lanes of x, then 8 of y.
-    const auto halves = [](__m512 x, __m512 y) {
-      return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x44), _mm512_shuffle_f32x4(x, y, 0xee));
-    };
-    const __m512 first = halves(a[0].all, a[1].all);
-    const __m512 second = halves(a[2].all, a[3].all);
-    // Four lanes of each of the four.
-    __m512 sum = _mm512_add_ps(_mm512_shuffle_f32x4(first, second, 0x88),
-                               _mm512_shuffle_f32x4(first, second, 0xdd));
+    __m512 sum = JoinQuarters(a, [](__m512 x, __m512 y) { return _mm512_add_ps(x, y); });
     sum = _mm512_add_ps(sum, _mm512_permute_ps(sum, 0x4e));
     sum = _mm512_add_ps(sum, _mm512_permute_ps(sum, 0xb1));
     const __m512i pick = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
     _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(pick, sum)));
+  }
+  template <class F>
+  static Avx512Lanes Tree8(const Avx512Lanes a[8], F join) {
+    const __m512 low = JoinQuarters(a, join);
+    const __m512 high = JoinQuarters(a + 4, join);
+    const __m512 two = join(_mm512_shuffle_ps(low, high, 0x44), _mm512_shuffle_ps(low, high, 0xee));
+    const __m512 one = join(_mm512_shuffle_ps(two, two, 0x88), _mm512_shuffle_ps(two, two, 0xdd));
+    const __m512i pick = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+    return {_mm512_permutexvar_ps(pick, one)};
+  }
+  // Sums and maxima of eight in the first eight lanes.
+  static Avx512Lanes Sum8(const Avx512Lanes a[8]) {
+    return Tree8(a, [](__m512 x, __m512 y) { return _mm512_add_ps(x, y); });
+  }
+  static Avx512Lanes Largest8(const Avx512Lanes a[8]) {
+    return Tree8(a, [](__m512 x, __m512 y) { return _mm512_max_ps(x, y); });
   }
 
   static constexpr bool kSigned = false;

@@ -48,6 +48,9 @@ struct ScalarLanes {
   static ScalarLanes LoadBFloat16(const uint16_t* p) {
     return Make([&](int i) { return BFloat16ToFloat(p[i]); });
   }
+  static ScalarLanes LoadInt8(const int8_t* p) {
+    return Make([&](int i) { return static_cast<float>(p[i]); });
+  }
   // The first n lanes from p, the others zero.
   static ScalarLanes LoadPartial(const float* p, int64_t n) {
     return Make([&](int i) { return i < n ? p[i] : 0.0f; });
@@ -96,6 +99,16 @@ struct ScalarLanes {
   // x > 0 ? a : b.
   static ScalarLanes IfPositive(ScalarLanes x, ScalarLanes a, ScalarLanes b) {
     return Make([&](int i) { return x.lane[i] > 0 ? a.lane[i] : b.lane[i]; });
+  }
+  // Bit i: lanes i are equal.
+  static uint32_t EqualBits(ScalarLanes a, ScalarLanes b) {
+    uint32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(a.lane[i] == b.lane[i]) << i;
+    return bits;
+  }
+  // x == y ? a : b.
+  static ScalarLanes IfEqual(ScalarLanes x, ScalarLanes y, ScalarLanes a, ScalarLanes b) {
+    return Make([&](int i) { return x.lane[i] == y.lane[i] ? a.lane[i] : b.lane[i]; });
   }
   // The lanes in [first, end) from a, the others x.
   static ScalarLanes Range(ScalarLanes a, int first, int end, float x) {

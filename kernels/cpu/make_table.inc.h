@@ -13,7 +13,7 @@ namespace sauva {
 namespace {
 
 // All kernels of lane type L with the integer dot products of D. Gates stand in the order
-// of GateKind, storages in that of Storage, codes in that of CodeFormat.
+// of GateKind, storages in that of Storage and KvStorage, codes in that of CodeFormat.
 template <class L, class D = L>
 constexpr KernelTable MakeTable(const char* name) {
   return {
@@ -31,8 +31,12 @@ constexpr KernelTable MakeTable(const char* name) {
       .norm = NormKernel<L>,
       .rope_halves = RopeHalvesKernel<L>,
       .rope_interleaved = RopeInterleavedKernel<L>,
-      .write_kv = {WriteKvKernel<L, AsF32<L>>, WriteKvKernel<L, AsF16<L>>},
-      .attend = {AttendKernel<L, AsF32<L>>, AttendKernel<L, AsF16<L>>},
+      .write_kv = {WriteFloatsKernel<L, AsF32<L>>, WriteFloatsKernel<L, AsF16<L>>, WriteInt8Kernel},
+      .attend = {AttendKernel<L, StoredF32<L>>, AttendKernel<L, StoredF16<L>>,
+                 AttendKernel<L, StoredInt8<L>>},
+      .attend_span = {AttendSpanKernel<L, StoredF32<L>>, AttendSpanKernel<L, StoredF16<L>>,
+                      AttendSpanKernel<L, StoredInt8<L>>},
+      .merge_spans = MergeSpansKernel<L>,
       .expand = {ExpandKernel<L, AsF32<L>>, ExpandKernel<L, AsF16<L>>, ExpandKernel<L, AsBF16<L>>},
       .activate = {ActivateKernel<L, SiluGate>, ActivateKernel<L, GeluGate>,
                    ActivateKernel<L, GeluTanhGate>, ActivateKernel<L, ReluGate>},

@@ -112,6 +112,10 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::PrepareWeight(const WeightS
 
 absl::StatusOr<std::unique_ptr<KvCache>> CudaBackend::AllocateKv(const KvShape& shape) {
   RETURN_IF_ERROR(ValidateKvShape(shape));
+  if (shape.dtype == DType::kI8) {
+    return absl::UnimplementedError(
+        "a KV cache of int8; the CUDA backend has f32 and f16 (--kv-type)");
+  }
   if (shape.head_dim > kMaxHeadDim) {
     return absl::UnimplementedError(absl::StrCat(
         "heads of ", shape.head_dim, " numbers; the CUDA backend has up to ", kMaxHeadDim));

@@ -1,6 +1,7 @@
 #include "kernels/reference/reference_attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "kernels/half.h"
@@ -73,6 +74,22 @@ void Merge(const Partial& span, Partial& total) {
   total.largest = largest;
 }
 
+// The int8 code of each number times their one scale.
+void StoreCodes(const float* from, int count, float* to) {
+  float largest = 0;
+  bool finite = true;
+  for (int i = 0; i < count; ++i) {
+    finite = finite && std::isfinite(from[i]);
+    largest = std::max(largest, std::fabs(from[i]));
+  }
+  const bool zero = !finite || largest < kInt8SmallestMagnitude;
+  const float scale = !finite ? std::nanf("") : zero ? 0.0f : largest / kInt8Max;
+  for (int i = 0; i < count; ++i) {
+    const float code = zero ? 0.0f : std::nearbyint(from[i] * (kInt8Max / largest));
+    to[i] = static_cast<float>(static_cast<int8_t>(code)) * scale;
+  }
+}
+
 }  // namespace
 
 ReferenceKv::ReferenceKv(const KvShape& shape) : shape_(shape) {
@@ -83,8 +100,11 @@ ReferenceKv::ReferenceKv(const KvShape& shape) : shape_(shape) {
   values_.resize(elements);
 }
 
-float ReferenceKv::Stored(float x) const {
-  return shape_.dtype == DType::kF16 ? HalfToFloat(FloatToHalf(x)) : x;
+void ReferenceKv::Store(const float* from, float* to) const {
+  if (shape_.dtype == DType::kI8) return StoreCodes(from, shape_.head_dim, to);
+  for (int d = 0; d < shape_.head_dim; ++d) {
+    to[d] = shape_.dtype == DType::kF16 ? HalfToFloat(FloatToHalf(from[d])) : from[d];
+  }
 }
 
 size_t ReferenceKv::Offset(int block, int token, int head) const {

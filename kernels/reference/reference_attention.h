@@ -22,8 +22,8 @@ class ReferenceKv : public KvCache {
   const float* value(int block, int token, int head) const {
     return values_.data() + Offset(block, token, head);
   }
-  // What the cache keeps of a number.
-  float Stored(float x) const;
+  // Copies head_dim numbers as the cache keeps them.
+  void Store(const float* from, float* to) const;
 
  private:
   size_t Offset(int block, int token, int head) const;

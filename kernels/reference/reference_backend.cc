@@ -173,12 +173,9 @@ void ReferenceBackend::WriteKv(const WriteKvArgs& args) {
     const int block = blocks[position / kAttentionBlock];
     Check(block >= 0 && block < shape.num_blocks, "block ids are of the pool");
     for (int head = 0; head < shape.num_kv_heads; ++head) {
-      float* key = cache.key(block, position % kAttentionBlock, head);
-      float* value = cache.value(block, position % kAttentionBlock, head);
-      for (int d = 0; d < shape.head_dim; ++d) {
-        key[d] = cache.Stored(args.keys.row(t)[head * shape.head_dim + d]);
-        value[d] = cache.Stored(args.values.row(t)[head * shape.head_dim + d]);
-      }
+      const int first = head * shape.head_dim;
+      cache.Store(args.keys.row(t) + first, cache.key(block, position % kAttentionBlock, head));
+      cache.Store(args.values.row(t) + first, cache.value(block, position % kAttentionBlock, head));
     }
   }
 }

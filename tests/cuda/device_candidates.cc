@@ -22,4 +22,6 @@ std::vector<Candidate> Candidates() {
   return {{"cuda_0", [] { return MakeCopyingBackend(*MakeCudaBackend(0, int64_t{1} << 30)); }}};
 }
 
+std::vector<DType> KvTypes() { return {DType::kF32, DType::kF16}; }
+
 }  // namespace sauva::testing

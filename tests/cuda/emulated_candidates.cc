@@ -11,4 +11,6 @@ std::vector<Candidate> Candidates() {
            [] { return std::make_unique<cuda::CudaBackend>(cuda::MakeEmulatedDevice(kBudget)); }}};
 }
 
+std::vector<DType> KvTypes() { return {DType::kF32, DType::kF16}; }
+
 }  // namespace sauva::testing

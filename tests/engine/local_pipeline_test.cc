@@ -215,6 +215,7 @@ TEST(FormatsTest, NamesAreReadBackAndUnknownOnesRefused) {
     EXPECT_EQ(*ParseLoadFormat(Name(format)), format);
   }
   EXPECT_EQ(*ParseKvType("f16"), DType::kF16);
+  EXPECT_EQ(*ParseKvType("int8"), DType::kI8);
   EXPECT_THAT(std::string(ParseLoadFormat("q4").status().message()), HasSubstr("'q4'"));
   EXPECT_EQ(ParseKvType("bf16").status().code(), absl::StatusCode::kInvalidArgument);
 }

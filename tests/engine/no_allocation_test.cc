@@ -11,10 +11,16 @@ namespace {
 constexpr int kSequences = 4;
 constexpr int kPromptTokens = 15;
 
+struct Setup {
+  int threads = 1;
+  LoadFormat weights = LoadFormat::kStored;
+  DType kv_type = DType::kF32;
+};
+
 // Decodes kSequences texts over two stages; every step's headers are made beforehand.
 class Decoding {
  public:
-  explicit Decoding(const LocalPipeline::BackendFactory& factory)
+  Decoding(const LocalPipeline::BackendFactory& factory, const Setup& setup)
       : model_(OpenOrDie(WriteTinyCheckpoint("no_allocation", {.num_layers = 4}))) {
     for (const int first : {0, 2}) {
       backends_.push_back(*factory());
@@ -22,6 +28,8 @@ class Decoding {
                                {.layers = {first, first + 2},
                                 .first = first == 0,
                                 .last = first == 2,
+                                .weight_format = setup.weights,
+                                .kv_type = setup.kv_type,
                                 .max_sequences = kSequences},
                                {});
       EXPECT_TRUE(stage.ok()) << stage.status();
@@ -79,10 +87,10 @@ class Decoding {
   StepHeader header_;
 };
 
-class NoAllocationTest : public testing::TestWithParam<int> {};
+class NoAllocationTest : public testing::TestWithParam<Setup> {};
 
 TEST_P(NoAllocationTest, ADecodeStepTakesNoHeapMemory) {
-  Decoding decoding(CpuFactory(GetParam(), InstructionSet::kAuto));
+  Decoding decoding(CpuFactory(GetParam().threads, InstructionSet::kAuto), GetParam());
   decoding.Prepare(0);
   decoding.Run();
   int64_t counted = 0;
@@ -100,7 +108,13 @@ TEST_P(NoAllocationTest, ADecodeStepTakesNoHeapMemory) {
   EXPECT_EQ(NumAllocations() - before, 1) << "the count counts";
 }
 
-INSTANTIATE_TEST_SUITE_P(Threads, NoAllocationTest, testing::Values(1, 2));
+INSTANTIATE_TEST_SUITE_P(
+    Setups, NoAllocationTest,
+    testing::Values(Setup{}, Setup{.threads = 2},
+                    Setup{.threads = 2, .weights = LoadFormat::kInt8, .kv_type = DType::kI8},
+                    Setup{.threads = 2, .weights = LoadFormat::kInt4, .kv_type = DType::kF16},
+                    Setup{.threads = 2, .weights = LoadFormat::kInt3},
+                    Setup{.threads = 2, .weights = LoadFormat::kNf4, .kv_type = DType::kI8}));
 
 }  // namespace
 }  // namespace sauva

@@ -185,9 +185,10 @@ TEST(SameAnswerTest, WhenItIsResumedAnywhere) {
   }
 }
 
-TEST(SameAnswerTest, Int8WeightsAndHalfPrecisionCacheHoldTheSamePromise) {
-  const LocalPipelineOptions options = {.weight_format = LoadFormat::kInt8,
-                                        .kv_type = DType::kF16};
+class CompressedTest : public testing::TestWithParam<DType> {};
+
+TEST_P(CompressedTest, Int8WeightsAndASmallerCacheHoldTheSamePromise) {
+  const LocalPipelineOptions options = {.weight_format = LoadFormat::kInt8, .kv_type = GetParam()};
   const std::vector<Answer> truth = Ask(ReferenceFactory(), options, AllTexts());
   EXPECT_FALSE(truth == Truth()) << "int8 is another arithmetic";
   LocalPipelineOptions split = options;
@@ -197,6 +198,9 @@ TEST(SameAnswerTest, Int8WeightsAndHalfPrecisionCacheHoldTheSamePromise) {
     EXPECT_TRUE(Ask(CpuFactory(2, isa), split, AllTexts()) == truth) << Name(isa);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(KvTypes, CompressedTest, testing::Values(DType::kF16, DType::kI8),
+                         [](const auto& test) { return std::string(Name(test.param)); });
 
 }  // namespace
 }  // namespace sauva

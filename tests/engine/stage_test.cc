@@ -263,6 +263,9 @@ TEST_F(StageTest, CountsTheBytesOfAKvBlockOverItsLayers) {
   auto stage = Load({.layers = {1, 3}, .first = false, .kv_type = DType::kF16});
   ASSERT_TRUE(stage.ok()) << stage.status();
   EXPECT_EQ((*stage)->kv_block_bytes(), 2 * 16 * 2 * 1 * 8 * 2);
+  stage = Load({.layers = {1, 3}, .first = false, .kv_type = DType::kI8});
+  ASSERT_TRUE(stage.ok()) << stage.status();
+  EXPECT_EQ((*stage)->kv_block_bytes(), 2 * 16 * 2 * 1 * (8 + 4)) << "codes and a scale";
 }
 
 TEST(KvGroupsTest, LayersWithTheSameWindowAndHeadsAreOneGroup) {

@@ -16,6 +16,7 @@ namespace {
 using testing::Candidate;
 using testing::Candidates;
 using testing::ExpectSameBits;
+using testing::KvTypes;
 using testing::Matrix;
 using testing::Random;
 using testing::Step;
@@ -139,7 +140,7 @@ class AttentionTest : public ::testing::Test {
 };
 
 TEST_F(AttentionTest, EqualsTheReferenceForAnyHeadsAndTypes) {
-  for (const DType type : {DType::kF32, DType::kF16}) {
+  for (const DType type : KvTypes()) {
     for (const int dim : {1, 8, 15, 16, 17, 64, 80, 100}) {
       for (const auto& [queries, keys] : {std::pair{1, 1}, {4, 2}, {6, 1}, {5, 5}}) {
         const Heads heads{.queries = queries, .keys = keys, .dim = dim, .kv_type = type};
@@ -155,6 +156,45 @@ TEST_F(AttentionTest, PrefillEqualsDecodeInChunksOfAnySizeAcrossSpans) {
   const Heads heads{.queries = 1, .keys = 1, .dim = 20, .kv_type = DType::kF16};
   Sequence sequence(heads, 1030, 3);  // three spans of 512
   Compare(heads, sequence, {1, 33, 160}, "long sequence");
+}
+
+// Registers hold eight queries at most; groups of a KV head need not be of that size.
+TEST_F(AttentionTest, GroupsOfAnySizeEqualTheReference) {
+  for (const DType type : KvTypes()) {
+    for (const int group : {7, 8, 15, 33}) {
+      const Heads heads{.queries = 2 * group, .keys = 2, .dim = 17, .kv_type = type};
+      Sequence sequence(heads, 70, static_cast<uint32_t>(group));
+      Compare(heads, sequence, {70}, std::to_string(group) + " heads of a KV head");
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// Decode of one long sequence: threads share the spans of each head.
+TEST_F(AttentionTest, OneTokenAtTheEndOfALongContextEqualsTheReference) {
+  for (const DType type : KvTypes()) {
+    for (const int window : {0, 700}) {
+      const Heads heads{.queries = 16, .keys = 2, .dim = 32, .kv_type = type, .window = window};
+      Sequence sequence(heads, 1590, 6);
+      const std::vector<int32_t> blocks = ScatteredBlocks(1590);
+      Matrix expected(1590, 16 * 32);
+      Attender reference(*reference_, heads, blocks);
+      for (int first = 0; first < 1589; first += 100) {
+        reference.Write(sequence, first, std::min(100, 1589 - first));
+      }
+      reference.Feed(sequence, 1589, 1, expected.rows());
+      for (size_t i = 0; i < cpus_.size(); ++i) {
+        Matrix actual(1590, 16 * 32);
+        Attender attender(*cpus_[i], heads, blocks);
+        for (int first = 0; first < 1589; first += 100) {
+          attender.Write(sequence, first, std::min(100, 1589 - first));
+        }
+        attender.Feed(sequence, 1589, 1, actual.rows());
+        ExpectSameBits(expected, actual, names_[i] + ", window " + std::to_string(window));
+        if (HasFatalFailure()) return;
+      }
+    }
+  }
 }
 
 TEST_F(AttentionTest, WindowsOfAnySizeEqualTheReference) {
@@ -246,7 +286,7 @@ TEST_F(AttentionTest, HugeAndUndefinedScoresEqualTheReference) {
   for (const float odd :
        {1e20f, -1e20f, 3e38f, std::numeric_limits<float>::infinity(),
         -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
-    for (const DType type : {DType::kF32, DType::kF16}) {
+    for (const DType type : KvTypes()) {
       const Heads heads{.queries = 1, .keys = 1, .dim = 18, .kv_type = type};
       Sequence sequence(heads, 540, 8);
       for (const int position : {0, 37, 530}) sequence.keys.at(position, 2) = odd;

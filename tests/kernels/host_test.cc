@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "kernels/cpu_warnings.h"
 #include "kernels/factory.h"
 #include "kernels/host_memory.h"
 #include "kernels/last_level_cache.h"
@@ -88,6 +89,18 @@ TEST(UsableCoresTest, CountsTheAffinityOfTheProcess) {
   ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
   EXPECT_EQ(UsableCores(), 1);
   ASSERT_EQ(sched_setaffinity(0, sizeof before, &before), 0);
+}
+
+TEST(CpuWarningsTest, TellOfMissingInstructionsAndOfMoreThreadsThanCores) {
+  using ::testing::ElementsAre;
+  using ::testing::IsEmpty;
+  EXPECT_THAT(CpuWarnings("cpu", 0, InstructionSet::kAvx512, 2), IsEmpty());
+  EXPECT_THAT(CpuWarnings("cpu", 2, InstructionSet::kAvx2, 2), IsEmpty());
+  EXPECT_THAT(CpuWarnings("cpu", 0, InstructionSet::kScalar, 2), ElementsAre(HasSubstr("AVX2")));
+  EXPECT_THAT(CpuWarnings("cpu:scalar", 3, InstructionSet::kScalar, 2),
+              ElementsAre(HasSubstr("3 threads on 2 cores")))
+      << "who asks for the scalar kernels knows";
+  EXPECT_THAT(CpuWarnings("cuda:0", 99, InstructionSet::kScalar, 1), IsEmpty());
 }
 
 TEST(HostMemoryTest, IsZeroAndAligned) {

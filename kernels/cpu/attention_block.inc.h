@@ -1,0 +1,258 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/kv_block.inc.h"
+#include "kernels/cpu/lane_math.inc.h"
+#include "kernels/numerics.h"
+
+// What a block of 16 keys adds to a few queries: scores, weights, weighted values. Keys are
+// transposed, so virtual lane i of each dot product is a register of 16 keys, and the tree
+// at the end adds registers.
+namespace sauva {
+namespace {
+
+constexpr float kNoScore = -__builtin_inff();
+
+// The keys [first, end) of one block that a query sees.
+struct KeyRange {
+  int first, end;
+  bool whole() const { return first == 0 && end == kAttentionBlock; }
+  bool empty() const { return first >= end; }
+  bool operator==(const KeyRange&) const = default;
+};
+
+inline int Between0And16(int x) { return x < 0 ? 0 : x > kAttentionBlock ? kAttentionBlock : x; }
+
+inline KeyRange VisibleKeys(int position, int window, int block) {
+  const int start = block * kAttentionBlock;
+  const int first = window == 0 ? 0 : position - window + 1 - start;
+  return {Between0And16(first), Between0And16(position + 1 - start)};
+}
+
+// What scoring a block left to be done with its values, for up to kMost queries.
+struct Pending {
+  static constexpr int kMost = 8;
+  float weights[kMost][kAttentionBlock];
+  float factors[kLanes];   // that move the sums to the new maxima, if `rescale`
+  KeyRange ranges[kMost];  // seen keys, unless all queries see all
+  const float* values;     // [16, padded]; null: nothing is left to do
+  uint32_t without;        // bit n: query n has no score yet
+  bool rescale, whole;
+};
+
+// Memory to read ahead of its use, a bit at a time: in one go it would stand in the way.
+struct Ahead {
+  const unsigned char* bytes = nullptr;
+  int64_t count = 0;
+
+  // Part `part` of `parts`.
+  void Fetch(int part, int parts) const {
+    const unsigned char* end = bytes + count * (part + 1) / parts;
+    for (const unsigned char* at = bytes + count * part / parts; at < end; at += 64) {
+      __builtin_prefetch(at);
+    }
+  }
+};
+
+// kQueries queries, next to one another, on their way through a span. The first kQueries
+// lanes of `largest` and `weight` are theirs.
+struct QueryRun {
+  const float* queries;  // [head_dim, kQueries]
+  float* largest;        // [16]
+  float* weight;         // [16]
+  float* sums;           // [kQueries, padded]
+};
+
+// Lanes i and i + 8 of the dot products, added.
+template <class L, int kQueries>
+inline void ScorePair(const float* queries, const float* keys, int head_dim, int i,
+                      L pair[kQueries]) {
+  L low[kQueries], high[kQueries];
+#pragma GCC unroll 8
+  for (int n = 0; n < kQueries; ++n) low[n] = high[n] = L::Zero();
+  int d = i;
+  for (; d + kLanes / 2 < head_dim; d += kLanes) {
+    const float* q = queries + d * kQueries;
+    const L low_keys = L::Load(keys + d * kAttentionBlock);
+    const L high_keys = L::Load(keys + (d + kLanes / 2) * kAttentionBlock);
+#pragma GCC unroll 8
+    for (int n = 0; n < kQueries; ++n) {
+      low[n] = L::Fma(L::Set(q[n]), low_keys, low[n]);
+      high[n] = L::Fma(L::Set(q[kLanes / 2 * kQueries + n]), high_keys, high[n]);
+    }
+  }
+  if (d < head_dim) {
+    const L last_keys = L::Load(keys + d * kAttentionBlock);
+#pragma GCC unroll 8
+    for (int n = 0; n < kQueries; ++n) {
+      low[n] = L::Fma(L::Set(queries[d * kQueries + n]), last_keys, low[n]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int n = 0; n < kQueries; ++n) pair[n] = L::Add(low[n], high[n]);
+}
+
+// Dot products of the queries with the 16 keys of a block.
+template <class L, int kQueries>
+inline void Scores(const float* queries, const float* keys, int head_dim, const Ahead& ahead,
+                   L scores[kQueries]) {
+  L quarter[4][kQueries];  // lanes i, i + 8, i + 4 and i + 12, added as the tree does
+  for (int i = 0; i < 4; ++i) {
+    L pair[2][kQueries];
+    ahead.Fetch(2 * i, 8);
+    ScorePair<L, kQueries>(queries, keys, head_dim, i, pair[0]);
+    ahead.Fetch(2 * i + 1, 8);
+    ScorePair<L, kQueries>(queries, keys, head_dim, i + 4, pair[1]);
+#pragma GCC unroll 8
+    for (int n = 0; n < kQueries; ++n) quarter[i][n] = L::Add(pair[0][n], pair[1][n]);
+  }
+#pragma GCC unroll 8
+  for (int n = 0; n < kQueries; ++n) {
+    scores[n] = L::Add(L::Add(quarter[0][n], quarter[2][n]), L::Add(quarter[1][n], quarter[3][n]));
+  }
+}
+
+template <class L, int kQueries>
+inline L LargestOfEach(const L x[kQueries]) {
+  if constexpr (kQueries == 8) {
+    return L::Largest8(x);
+  } else {
+    float largest[kLanes] = {};
+    for (int n = 0; n < kQueries; ++n) largest[n] = L::Largest(x[n]);
+    return L::Load(largest);
+  }
+}
+
+template <class L, int kQueries>
+inline L SumOfEach(const L x[kQueries]) {
+  if constexpr (kQueries == 8) {
+    return L::Sum8(x);
+  } else {
+    float sum[kLanes] = {};
+    for (int n = 0; n < kQueries; ++n) sum[n] = L::Sum(x[n]);
+    return L::Load(sum);
+  }
+}
+
+// Moves the queries to their new maxima and turns scores into weights.
+template <class L, int kQueries>
+inline void Weigh(const QueryRun& run, const L scores[kQueries], Pending& pending) {
+  constexpr uint32_t kAll = (1u << kQueries) - 1;
+  const L none = L::Set(kNoScore);
+  const L before = L::Load(run.largest);
+  const L largest = L::Max(before, LargestOfEach<L, kQueries>(scores));
+  L rescale = L::Set(1.0f);
+  pending.rescale = (L::EqualBits(before, largest) & kAll) != kAll;
+  if (pending.rescale) {
+    const L moved = L::IfEqual(before, largest, rescale, ExpLanes<L>(L::Subtract(before, largest)));
+    rescale = L::IfEqual(largest, none, rescale, moved);
+    rescale.Store(pending.factors);
+    L::IfEqual(largest, none, before, largest).Store(run.largest);
+  }
+  float tops[kLanes];
+  largest.Store(tops);
+  L weight[kQueries];
+#pragma GCC unroll 8
+  for (int n = 0; n < kQueries; ++n) {
+    weight[n] = ExpLanes<L>(L::Subtract(scores[n], L::Set(tops[n])));
+    weight[n].Store(pending.weights[n]);
+  }
+  const L total = L::Load(run.weight);
+  const L added = L::Fma(total, rescale, SumOfEach<L, kQueries>(weight));
+  L::IfEqual(largest, none, total, added).Store(run.weight);
+  pending.without = L::EqualBits(largest, none) & kAll;
+}
+
+// Adds the weighted values of keys [range.first, range.end) to the sums of kQueries queries
+// from `query` on, kChunks * 16 dims of each from `d` on.
+template <class L, int kQueries, int kChunks>
+inline void AddValueChunks(const Pending& pending, int query, KeyRange range, int d, float* sums,
+                           int padded) {
+  L sum[kQueries][kChunks];
+#pragma GCC unroll 8
+  for (int n = 0; n < kQueries; ++n) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kChunks; ++c) sum[n][c] = L::Load(sums + n * padded + d + c * kLanes);
+  }
+  if (pending.rescale) {
+#pragma GCC unroll 8
+    for (int n = 0; n < kQueries; ++n) {
+      const L factor = L::Set(pending.factors[query + n]);
+#pragma GCC unroll 4
+      for (int c = 0; c < kChunks; ++c) sum[n][c] = L::Multiply(sum[n][c], factor);
+    }
+  }
+  for (int j = range.first; j < range.end; ++j) {
+    L value[kChunks];
+#pragma GCC unroll 4
+    for (int c = 0; c < kChunks; ++c) {
+      value[c] = L::Load(pending.values + j * padded + d + c * kLanes);
+    }
+#pragma GCC unroll 8
+    for (int n = 0; n < kQueries; ++n) {
+      const L weight = L::Set(pending.weights[query + n][j]);
+#pragma GCC unroll 4
+      for (int c = 0; c < kChunks; ++c) sum[n][c] = L::Fma(weight, value[c], sum[n][c]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int n = 0; n < kQueries; ++n) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kChunks; ++c) sum[n][c].Store(sums + n * padded + d + c * kLanes);
+  }
+}
+
+template <class L, int kQueries>
+inline void AddValues(const Pending& pending, int query, KeyRange range, float* sums, int padded) {
+  int d = 0;
+  for (; d + 2 * kLanes <= padded; d += 2 * kLanes) {
+    AddValueChunks<L, kQueries, 2>(pending, query, range, d, sums, padded);
+  }
+  if (d < padded) AddValueChunks<L, kQueries, 1>(pending, query, range, d, sums, padded);
+}
+
+// Scores a block for kQueries queries, of which query n sees the keys ranges[n], or all see
+// all when `ranges` is null. What is not seen may hold anything: it has no score, and
+// FinishBlock does not read its values.
+template <class L, int kQueries>
+inline void ScoreBlock(const QueryRun& run, const float* keys, int head_dim, float score_scale,
+                       const KeyRange* ranges, const Ahead& ahead, Pending& pending) {
+  L scores[kQueries];
+  Scores<L, kQueries>(run.queries, keys, head_dim, ahead, scores);
+  const L scale = L::Set(score_scale);
+#pragma GCC unroll 8
+  for (int n = 0; n < kQueries; ++n) scores[n] = L::Multiply(scores[n], scale);
+  pending.whole = ranges == nullptr;
+  for (int n = 0; ranges != nullptr && n < kQueries; ++n) {
+    scores[n] = L::Range(scores[n], ranges[n].first, ranges[n].end, kNoScore);
+    pending.ranges[n] = ranges[n];
+  }
+  Weigh<L, kQueries>(run, scores, pending);
+}
+
+// Adds the values of the block that was scored last but not added yet, if any.
+template <class L, int kQueries>
+inline void FinishBlock(const QueryRun& run, int padded, Pending& pending) {
+  if (pending.values == nullptr) return;
+  constexpr KeyRange kAllKeys{0, kAttentionBlock};
+  bool same = true;
+  for (int n = 1; !pending.whole && n < kQueries; ++n) {
+    same = same && pending.ranges[n] == pending.ranges[0];
+  }
+  if (same && pending.without == 0) {
+    AddValues<L, kQueries>(pending, 0, pending.whole ? kAllKeys : pending.ranges[0], run.sums,
+                           padded);
+  } else {
+    for (int n = 0; n < kQueries; ++n) {
+      const KeyRange range = pending.whole ? kAllKeys : pending.ranges[n];
+      if ((pending.without >> n & 1) != 0 || range.empty()) continue;
+      AddValues<L, 1>(pending, n, range, run.sums + n * padded, padded);
+    }
+  }
+  pending.values = nullptr;
+}
+
+}  // namespace
+}  // namespace sauva
