@@ -24,7 +24,7 @@ struct CoordinatorConfig {
   absl::Duration lease = absl::Seconds(2);  // a worker silent for longer is lost
   // A worker whose stream ended but whose pipeline no one complains about may come back.
   absl::Duration rejoin_grace = absl::Seconds(1);
-  absl::Duration tick = absl::Milliseconds(20);
+  absl::Duration tick = absl::Milliseconds(50);
   absl::Duration load_timeout = absl::Minutes(30);
   absl::Duration first_backoff = absl::Milliseconds(250);
   absl::Duration max_backoff = absl::Seconds(10);
