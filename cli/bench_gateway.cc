@@ -31,7 +31,8 @@ std::string RandomWords(int words, uint64_t seed) {
   return text;
 }
 
-RequestTrace RunOne(const GatewayBenchOptions& options, int index) {
+// Times count from `start`, when the request was due: waiting for a free client is waiting too.
+RequestTrace RunOne(const GatewayBenchOptions& options, int index, absl::Time start) {
   GenerateOptions request = options.request;
   request.prompt =
       RandomWords(options.prompt_words, options.seed + (static_cast<uint64_t>(index) << 20));
@@ -39,7 +40,6 @@ RequestTrace RunOne(const GatewayBenchOptions& options, int index) {
       request.gateways[static_cast<size_t>(index) % request.gateways.size()];
   RequestTrace trace;
   Transcript transcript(request.sampling.n);
-  const absl::Time start = absl::Now();
   double last_ms = 0;
   trace.status = GenerateOnce(request, gateway, transcript, [&](const GeneratedPiece& piece) {
     transcript.Add(piece, absl::Now() - start);
@@ -116,10 +116,12 @@ GatewayBenchResult RunGatewayBench(const GatewayBenchOptions& options) {
   for (int i = 0; i < std::min(options.concurrency, options.requests); ++i) {
     clients.emplace_back([&] {
       for (int index = next++; index < options.requests; index = next++) {
+        absl::Time due = absl::Now();
         if (options.rate > 0) {
-          absl::SleepFor(start + absl::Seconds(index / options.rate) - absl::Now());
+          due = start + absl::Seconds(index / options.rate);
+          absl::SleepFor(due - absl::Now());
         }
-        traces[static_cast<size_t>(index)] = RunOne(options, index);
+        traces[static_cast<size_t>(index)] = RunOne(options, index, due);
       }
     });
   }

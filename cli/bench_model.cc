@@ -181,7 +181,7 @@ LocalPipelineOptions PipelineOptions(const ModelBenchOptions& options) {
           .weight_format = options.weight_format,
           .kv_type = options.kv_type,
           .max_context = context,
-          .max_step_tokens = std::clamp(options.prompt_tokens, 16, 512),
+          .max_step_tokens = std::max(std::clamp(options.prompt_tokens, 16, 512), most_rows),
           .max_sequences = most_rows,
           .num_kv_blocks = std::max(context / kBlockTokens + 2, most_rows * blocks),
           .prefix_cache = false};

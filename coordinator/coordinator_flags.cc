@@ -82,7 +82,7 @@ void CoordinatorFlags::AddCluster(CLI::App& app) {
   app.add_flag("--mix", mix_, "let a pipeline span workers of unlike backends");
   app.add_option("--link", link_,
                  "how hidden states go between stages: grpc, nccl, or auto, which takes nccl "
-                 "between GPUs")
+                 "between GPUs unless there is TLS: nccl encrypts nothing")
       ->capture_default_str();
   app.add_option("--heartbeat-ms", heartbeat_ms_, "how often workers report")
       ->check(CLI::Range(1, 60'000))
@@ -117,6 +117,10 @@ absl::StatusOr<CoordinatorProcessConfig> CoordinatorFlags::Config() const {
                                                    "'; expected a duration such as 30s or 2m"));
   }
   ASSIGN_OR_RETURN(config.coordinator.link, ParseLinkPolicy(link_));
+  // NCCL encrypts nothing: where certificates are asked for, it must be asked for too.
+  if (config.coordinator.link == LinkPolicy::kAuto && !config.tls.ca.empty()) {
+    config.coordinator.link = LinkPolicy::kGrpc;
+  }
   config.coordinator.mixing = mix_ ? BackendMixing::kAnyClass : BackendMixing::kOneClass;
   RETURN_IF_ERROR(SplitModelPath(config));
   return config;

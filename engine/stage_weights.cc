@@ -78,11 +78,11 @@ class StageWeightsLoader {
 
   // Loads what is planned, in order, by as many threads as the backend allows; the caller is
   // one of them and the only one that tells of progress. Memory: one matrix a thread besides
-  // the backend's own form.
+  // the backend's own form, kMostLoadingBytes in all unless one alone takes more.
   absl::Status LoadMatrices(const std::function<void(int)>& progress) {
     statuses_.resize(matrices_.size());
     std::vector<std::thread> helpers;
-    for (int i = 1; i < std::min(backend_.load_threads(), kMostThreads); ++i) {
+    for (int i = 1; i < NumThreads(); ++i) {
       helpers.emplace_back([this] {
         while (LoadNext()) {
         }
@@ -101,6 +101,17 @@ class StageWeightsLoader {
     tell();
     for (const Planned& planned : matrices_) weights_.size_bytes_ += (*planned.to)->size_bytes();
     return absl::OkStatus();
+  }
+
+  // A matrix on its way takes its codes and tables, or its numbers widened to f32.
+  int NumThreads() const {
+    int64_t largest = 1;
+    for (const Planned& planned : matrices_) {
+      const int64_t bytes = planned.matrix.format == LoadFormat::kF32 ? 5 : 2;
+      largest = std::max(largest, planned.matrix.shape.out * planned.matrix.shape.in * bytes);
+    }
+    const int64_t most = std::min(backend_.load_threads(), kMostThreads);
+    return static_cast<int>(std::clamp<int64_t>(kMostLoadingBytes / largest, 1, most));
   }
 
   // False when there is nothing left to load, or something failed.
@@ -262,6 +273,7 @@ class StageWeightsLoader {
   }
 
   static constexpr int kMostThreads = 16;
+  static constexpr int64_t kMostLoadingBytes = int64_t{1} << 30;
 
   Backend& backend_;
   const ModelSpec& spec_;

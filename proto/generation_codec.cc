@@ -1,7 +1,11 @@
 #include "proto/generation_codec.h"
 
+#include <cmath>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "proto/control_codec.h"
 
 namespace sauva {
 namespace {
@@ -182,13 +186,22 @@ void ToProto(const SequenceRequest& in, v1::SequenceRequest* out) {
 
 namespace {
 
-StepPhase FromProto(const v1::StepPhase& in) {
-  return {.kind = in.decode() ? StepPhase::Kind::kDecode : StepPhase::Kind::kPrefill,
-          .begin_seconds = in.begin_seconds(),
-          .end_seconds = in.end_seconds(),
-          .steps = in.steps(),
-          .tokens = in.tokens(),
-          .stage_seconds = {in.stage_seconds().begin(), in.stage_seconds().end()}};
+absl::StatusOr<StepPhase> FromProto(const v1::StepPhase& in) {
+  if (in.stage_seconds_size() > kMaxStages) {
+    return absl::InvalidArgumentError(absl::StrCat("a phase over ", in.stage_seconds_size(),
+                                                   " stages; there are at most ", kMaxStages));
+  }
+  if (!(in.begin_seconds() >= 0 && in.end_seconds() >= in.begin_seconds() &&
+        std::isfinite(in.end_seconds()))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a phase from ", in.begin_seconds(), " s to ", in.end_seconds(), " s"));
+  }
+  return StepPhase{.kind = in.decode() ? StepPhase::Kind::kDecode : StepPhase::Kind::kPrefill,
+                   .begin_seconds = in.begin_seconds(),
+                   .end_seconds = in.end_seconds(),
+                   .steps = in.steps(),
+                   .tokens = in.tokens(),
+                   .stage_seconds = {in.stage_seconds().begin(), in.stage_seconds().end()}};
 }
 
 void ToProto(const StepPhase& in, v1::StepPhase* out) {
@@ -218,7 +231,10 @@ absl::StatusOr<SequenceTokens> FromProto(const v1::SequenceTokens& in) {
     return absl::InvalidArgumentError(
         absl::StrCat(in.phases_size(), " phases; there are at most ", kMaxStepPhases));
   }
-  for (const v1::StepPhase& phase : in.phases()) out.phases.push_back(FromProto(phase));
+  for (const v1::StepPhase& phase : in.phases()) {
+    ASSIGN_OR_RETURN(StepPhase known, FromProto(phase));
+    out.phases.push_back(std::move(known));
+  }
   return out;
 }
 

@@ -164,11 +164,13 @@ absl::StatusOr<QuantizedOutput> QuantizedOutput::Begin(const QuantizeOptions& op
       ReadQuantizedLayout(
           {{"config.json", nlohmann::json{{"quantization_config", output.config_}}.dump()}}));
   const nlohmann::json job = JobJson(options, model);
-  if (fs::exists(output.partial_, error)) {
+  // An empty directory is what a kill or a full disk before the job's file left.
+  if (fs::exists(output.partial_, error) && !fs::is_empty(output.partial_, error)) {
     RETURN_IF_ERROR(CheckSameJob(output.partial_, job));
     return output;
   }
-  if (!fs::create_directories(output.partial_, error) || error) {
+  fs::create_directories(output.partial_, error);
+  if (error) {
     return absl::InvalidArgumentError(
         absl::StrCat(output.partial_, " cannot be made: ", error.message()));
   }
@@ -270,8 +272,9 @@ absl::Status QuantizedOutput::Finish() const {
   RETURN_IF_ERROR(CopyFiles());
   ASSIGN_OR_RETURN(const Model whole, OpenModel(partial_));
   std::error_code error;
-  std::filesystem::remove(partial_ + "/" + kJobFile, error);
-  if (!error) std::filesystem::rename(partial_, options_.out, error);
+  // In this order a kill in between leaves either a job that can go on or a whole checkpoint.
+  std::filesystem::rename(partial_, options_.out, error);
+  if (!error) std::filesystem::remove(options_.out + "/" + kJobFile, error);
   if (!error) return absl::OkStatus();
   return absl::InternalError(
       absl::StrCat(partial_, " cannot become ", options_.out, ": ", error.message()));

@@ -4,7 +4,7 @@
     python3 tools/random_checkpoint.py --shape 1.1b --format gptq4 --group-size 32 --out DIR
 
 Writes config.json, model.safetensors and a tokenizer as Hugging Face has them, in one pass and
-little memory; the standard library is enough. No weight is zero, and matrices are scaled so that
+little memory; the standard library is enough. No matrix is zero, and matrices are scaled so that
 activations stay of one size. The answers are nonsense; bytes and operations are a real model's.
 
 Formats: f32, f16, bf16; gptq4 (symmetric) and awq4 (random zero points) in groups of

@@ -35,14 +35,15 @@ NcclEnd::~NcclEnd() {
   thread_.join();
 }
 
-void NcclEnd::Give(NcclEvent event) {
+bool NcclEnd::Give(NcclEvent event) {
   {
     const std::lock_guard lock(mutex_);
     // What the session would refuse anyway is not piled up.
-    if (given_.size() > 2 * setup_.options.max_waiting_steps) return;
+    if (given_.size() > 2 * setup_.options.max_waiting_steps) return false;
     given_.push_back(std::move(event));
   }
   wake_.notify_one();
+  return true;
 }
 
 void NcclEnd::Run() {

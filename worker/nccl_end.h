@@ -42,8 +42,8 @@ class NcclEnd {
   // Aborts what is in progress and waits for the thread.
   ~NcclEnd();
 
-  // HiddenAnnounced or HiddenStates; the session bounds how many wait.
-  void Give(NcclEvent event);
+  // HiddenAnnounced or HiddenStates. False when as many wait as may.
+  [[nodiscard]] bool Give(NcclEvent event);
 
  private:
   void Run();

@@ -134,8 +134,8 @@ class PeerClient::NcclStageLink final : public StageLink {
 
   bool Send(const HiddenStates& states) override {
     if (end_ == nullptr) return false;
+    if (!end_->Give(states)) return false;
     sent_bytes_.Increment(static_cast<double>(states.values.size() * sizeof(float)));
-    end_->Give(states);
     return true;
   }
   void End() override {

@@ -174,8 +174,8 @@ absl::Status StageService::TakeLink(IncomingId id, const v1::HiddenFrame& frame)
   if (!incoming) return absl::OkStatus();  // ended by this side
   if (incoming->nccl != nullptr) {
     ASSIGN_OR_RETURN(HiddenAnnounced announced, AnnouncementFrom(frame));
-    incoming->nccl->Give(announced);
-    return absl::OkStatus();
+    if (incoming->nccl->Give(announced)) return absl::OkStatus();
+    return absl::ResourceExhaustedError("too many announced steps wait for their tensors");
   }
   if (incoming->assembler == nullptr) {
     return absl::FailedPreconditionError("hidden states before this link was accepted");

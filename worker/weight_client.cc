@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "net/channel.h"
 #include "net/status_codec.h"
@@ -49,6 +51,11 @@ absl::StatusOr<std::unique_ptr<WeightClient>> WeightClient::Connect(const std::s
   ASSIGN_OR_RETURN(const std::string id, NewNcclId(nccl));
   ASSIGN_OR_RETURN(call->pair, OpenWeightPair(nccl));
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, MakeChannel(address, tls));
+  // One attempt to connect is short, a busy donor may take several.
+  if (!channel->WaitForConnected(absl::ToChronoTime(absl::Now() + nccl.options.join_timeout))) {
+    return absl::UnavailableError(absl::StrCat("not connected to ", address, " within ",
+                                               absl::FormatDuration(nccl.options.join_timeout)));
+  }
   call->stub = v1::WorkerService::NewStub(channel);
   call->stream = call->stub->CopyWeights(&call->context);
   v1::WeightRequest request;

@@ -234,12 +234,14 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
   }
   ASSIGN_OR_RETURN(const MachineRates rates, MeasureRates(config));
   auto parts = std::make_unique<Parts>(config, health);
+  const std::string worker_id = config.worker_id.empty() ? MakeWorkerId() : config.worker_id;
+  const auto nccl = OpenNccl(config, worker_id, parts->nccl);  // before anyone can ask for it
   ASSIGN_OR_RETURN(parts->server, RpcServer::Start({.address = config.listen, .tls = config.tls},
                                                    {&parts->service}));
   if (!config.metrics.empty()) {
     RETURN_IF_ERROR(parts->metrics.registry().Serve(config.metrics, names));
   }
-  parts->hello = {.worker_id = config.worker_id.empty() ? MakeWorkerId() : config.worker_id,
+  parts->hello = {.worker_id = worker_id,
                   .metrics_address = parts->metrics.registry().address(),
                   .backend_class = backend->backend_class(),
                   .memory_bytes = config.memory_bytes,
@@ -247,7 +249,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
                   .operations_per_second = rates.operations_per_second,
                   .link_bytes_per_second = kAssumedLinkBytesPerSecond,
                   .build_id = BuildId()};
-  parts->hello.nccl = OpenNccl(config, parts->hello.worker_id, parts->nccl);
+  parts->hello.nccl = nccl;
   ASSIGN_OR_RETURN(parts->hello.address,
                    AdvertisedAddress(config.advertise, parts->server->address()));
   parts->ShowHealth(RpcServer::Health::kServing);

@@ -28,9 +28,9 @@ struct KernelBenchLine {
 
 // Measures matmuls of every weight format for 1, 16 and 512 tokens, and attention at 8192
 // tokens of context. Weights are random and the few tokens' working set is as asked, so that
-// caches hold little of it; bytes are those in memory, which published formats differ from
-// by less than a hundredth. `on_line` gets each result as it comes.
-// Errors: those of MakeCpuBackend; RESOURCE_EXHAUSTED for memory.
+// caches hold little of it; bytes are those in memory, which published formats exceed by up
+// to 3 % (zero points that are all the middle one take no memory). `on_line` gets each result as it
+// comes. Errors: those of MakeCpuBackend; RESOURCE_EXHAUSTED for memory.
 absl::Status RunKernelBench(const KernelBenchOptions& options,
                             const std::function<void(const KernelBenchLine&)>& on_line);
 

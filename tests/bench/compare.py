@@ -26,7 +26,7 @@ CHECKPOINTS = {
     "sauva-1b-int4": ["--format", "gptq4", "--group-size", "32"],
     "sauva-1b-int4-head": ["--format", "gptq4", "--group-size", "32", "--quantize-head"],
     "sauva-1b-int8": ["--format", "int8"],
-    "sauva-7b-int4": ["--shape", "7b", "--format", "gptq4", "--group-size", "128"],
+    "sauva-7b-int4": ["--shape", "7b", "--format", "gptq4", "--group-size", "32"],
 }
 GGUFS = {
     "1b-q4_0": ["--format", "q4_0"],

@@ -26,6 +26,8 @@ class LabelsTest(unittest.TestCase):
             gateway = cluster.gateways[0]
             client = Client([gateway.address])
             list(client.stubs[0].Generate(request_for(PROMPTS[0], 1, 1)))
+            # The coordinator shows what changed every 250 ms.
+            await_true(lambda: cluster.coordinator.metric("sauva_pipelines_ready") == 1)
             services = cluster.all()
             before = [series(service) for service in services]
 
