@@ -1,6 +1,7 @@
 #include "worker/peer_client.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "base/check.h"
@@ -30,6 +31,29 @@ bool TakeReply(WorkerLoop& loop, OutgoingId id, const v1::ControlReply& message)
     return loop.Offer(OutgoingReply{id, std::move(*result)});
   }
   return loop.Offer(OutgoingReply{id, std::get<StageFault>(*std::move(reply))});
+}
+
+using LinkStream = ClientStream<v1::HiddenFrame, v1::LinkReply>;
+
+// What follows on a Link's stream after its hello.
+struct LinkHandlers {
+  std::function<void(const StageHello&)> on_accepted;
+  std::function<void(const grpc::Status&)> on_closed;
+};
+
+std::shared_ptr<LinkStream> OpenLink(const std::shared_ptr<grpc::Channel>& channel,
+                                     const OpenOutgoing& open, LinkHandlers handlers) {
+  auto stream = LinkStream::Make(kMaxWaitingFrames);
+  v1::WorkerService::NewStub(channel)->async()->Link(&stream->context(), stream->reactor());
+  stream->Start(
+      stream,
+      {.on_message = [on_accepted = std::move(handlers.on_accepted)](
+                         const v1::LinkReply& reply) { on_accepted(FromProto(reply.hello())); },
+       .on_closed = std::move(handlers.on_closed)});
+  v1::HiddenFrame hello;
+  ToProto(open.hello, hello.mutable_hello());
+  stream->Send(std::move(hello));
+  return stream;
 }
 
 }  // namespace
@@ -72,20 +96,16 @@ class PeerClient::GrpcStageLink final : public StageLink {
  public:
   GrpcStageLink(PeerClient& owner, const std::shared_ptr<grpc::Channel>& channel,
                 const OpenOutgoing& open)
-      : sent_bytes_(owner.sent_bytes_), stream_(Stream::Make(kMaxWaitingFrames)) {
-    v1::WorkerService::NewStub(channel)->async()->Link(&stream_->context(), stream_->reactor());
-    stream_->Start(
-        stream_,
-        {.on_message =
-             [&owner, id = open.id](const v1::LinkReply& reply) {
-               owner.loop_.Deliver(OutgoingAccepted{id, FromProto(reply.hello())});
-             },
-         .on_closed = [&owner, id = open.id](
-                          const grpc::Status& status) { owner.OnClosed(id, FromGrpc(status)); }});
-    v1::HiddenFrame hello;
-    ToProto(open.hello, hello.mutable_hello());
-    stream_->Send(std::move(hello));
-  }
+      : sent_bytes_(owner.sent_bytes_),
+        stream_(OpenLink(channel, open,
+                         {.on_accepted =
+                              [&loop = owner.loop_, id = open.id](const StageHello& hello) {
+                                loop.Deliver(OutgoingAccepted{id, hello});
+                              },
+                          .on_closed =
+                              [&owner, id = open.id](const grpc::Status& status) {
+                                owner.OnClosed(id, FromGrpc(status));
+                              }})) {}
 
   bool Send(const HiddenStates& states) override {
     for (v1::HiddenFrame& frame : ToFrames(states)) {
@@ -98,10 +118,8 @@ class PeerClient::GrpcStageLink final : public StageLink {
   void Cancel() override { stream_->Cancel(); }
 
  private:
-  using Stream = ClientStream<v1::HiddenFrame, v1::LinkReply>;
-
   prometheus::Counter& sent_bytes_;
-  const std::shared_ptr<Stream> stream_;
+  const std::shared_ptr<LinkStream> stream_;
 };
 
 // The stream opens as any Link's; once it is accepted both ends join a communicator, and
@@ -110,24 +128,21 @@ class PeerClient::NcclStageLink final : public StageLink {
  public:
   NcclStageLink(PeerClient& owner, const std::shared_ptr<grpc::Channel>& channel,
                 const OpenOutgoing& open)
-      : sent_bytes_(owner.sent_bytes_), stream_(Stream::Make(kMaxWaitingFrames)) {
-    v1::WorkerService::NewStub(channel)->async()->Link(&stream_->context(), stream_->reactor());
-    stream_->Start(
-        stream_,
-        {.on_message =
-             [&owner, id = open.id](const v1::LinkReply& reply) {
-               owner.loop_.events().PostAt(
-                   absl::InfinitePast(), [&owner, id, hello = FromProto(reply.hello())] {
+      : sent_bytes_(owner.sent_bytes_),
+        stream_(OpenLink(
+            channel, open,
+            {.on_accepted =
+                 [&owner, id = open.id](const StageHello& hello) {
+                   owner.loop_.events().PostAt(absl::InfinitePast(), [&owner, id, hello] {
                      const auto found = owner.peers_.find(id);
                      if (found == owner.peers_.end() || found->second.link == nullptr) return;
                      static_cast<NcclStageLink&>(*found->second.link).Join(owner, id, hello);
                    });
-             },
-         .on_closed = [&owner, id = open.id](
-                          const grpc::Status& status) { owner.OnClosed(id, FromGrpc(status)); }});
-    v1::HiddenFrame hello;
-    ToProto(open.hello, hello.mutable_hello());
-    stream_->Send(std::move(hello));
+                 },
+             .on_closed =
+                 [&owner, id = open.id](const grpc::Status& status) {
+                   owner.OnClosed(id, FromGrpc(status));
+                 }})) {
     started_ = {.epoch = open.hello.epoch, .sends = true, .max_values = open.max_hidden_values};
     std::copy_n(open.nccl_id.begin(), started_.id.size(), started_.id.begin());
   }
@@ -148,8 +163,6 @@ class PeerClient::NcclStageLink final : public StageLink {
   }
 
  private:
-  using Stream = ClientStream<v1::HiddenFrame, v1::LinkReply>;
-
   void Join(PeerClient& owner, OutgoingId id, const StageHello& hello) {
     if (end_ != nullptr) return stream_->Cancel();  // accepted twice
     end_ = std::make_unique<NcclEnd>(
@@ -171,7 +184,7 @@ class PeerClient::NcclStageLink final : public StageLink {
   }
 
   prometheus::Counter& sent_bytes_;
-  const std::shared_ptr<Stream> stream_;
+  const std::shared_ptr<LinkStream> stream_;
   NcclStarted started_;
   std::unique_ptr<NcclEnd> end_;  // once accepted
 };
