@@ -78,16 +78,19 @@ std::optional<NcclEvent> NcclEnd::Next() {
   return event;
 }
 
+absl::StatusOr<std::unique_ptr<NcclPair>> OpenNcclPair(const NcclSetup& setup, int64_t bytes) {
+  if (!setup.library) return absl::FailedPreconditionError("this worker has no NCCL");
+  std::unique_ptr<TransferMemory> memory;
+  ASSIGN_OR_RETURN(memory, MakeTransferMemory(setup.device, bytes));
+  return std::make_unique<NcclPair>(*setup.library, std::move(memory));
+}
+
 void NcclEnd::Answer(const absl::Status& status) {
   if (!status.ok()) answers_.push_back(NcclPolled{.epoch = epoch_, .progress = status});
 }
 
 absl::Status NcclEnd::OpenPair() {
-  if (!setup_.library) return absl::FailedPreconditionError("this worker has no NCCL");
-  std::unique_ptr<TransferMemory> memory;
-  ASSIGN_OR_RETURN(
-      memory, MakeTransferMemory(setup_.device, static_cast<int64_t>(max_values_ * sizeof(float))));
-  pair_.emplace(*setup_.library, std::move(memory));
+  ASSIGN_OR_RETURN(pair_, OpenNcclPair(setup_, static_cast<int64_t>(max_values_ * sizeof(float))));
   return absl::OkStatus();
 }
 

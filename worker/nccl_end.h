@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "absl/status/statusor.h"
 #include "kernels/nccl_library.h"
 #include "kernels/nccl_pair.h"
 #include "worker/nccl_session.h"
@@ -22,6 +23,10 @@ struct NcclSetup {
   std::string device;                  // as MakeTransferMemory takes it
   NcclOptions options;
 };
+
+// A pair that moves up to so many bytes at once. Errors: FAILED_PRECONDITION where this worker
+// has no NCCL; those of MakeTransferMemory.
+absl::StatusOr<std::unique_ptr<NcclPair>> OpenNcclPair(const NcclSetup& setup, int64_t bytes);
 
 // One end of an NCCL link for the time of one epoch: a thread that runs an NcclSession
 // against an NcclPair, so that neither the worker's loop nor gRPC waits for NCCL. The bound
@@ -68,7 +73,7 @@ class NcclEnd {
   const Handlers handlers_;
   // The end's thread's.
   NcclSession session_;
-  std::optional<NcclPair> pair_;
+  std::unique_ptr<NcclPair> pair_;
   std::deque<NcclEvent> answers_;  // of the pair, before what others give
 
   std::mutex mutex_;

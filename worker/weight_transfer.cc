@@ -10,10 +10,7 @@
 namespace sauva {
 
 absl::StatusOr<std::unique_ptr<NcclPair>> OpenWeightPair(const NcclSetup& nccl) {
-  if (!nccl.library) return absl::FailedPreconditionError("this worker has no NCCL");
-  std::unique_ptr<TransferMemory> memory;
-  ASSIGN_OR_RETURN(memory, MakeTransferMemory(nccl.device, kWeightPieceBytes));
-  return std::make_unique<NcclPair>(*nccl.library, std::move(memory));
+  return OpenNcclPair(nccl, kWeightPieceBytes);
 }
 
 absl::Status AwaitNccl(NcclPair& pair, absl::Duration timeout,
