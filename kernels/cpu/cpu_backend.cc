@@ -42,7 +42,7 @@ absl::Status CpuBackend::Reserve(const StepLimits& limits, int64_t max_columns, 
   max_columns_ = max_columns;
   // A register tile beyond the rows may have places that stay empty.
   const int64_t units =
-      (int64_t{max_rows_} + kernels_.panel_tokens) * ((max_columns + kInt8Unit - 1) / kInt8Unit);
+      (int64_t{max_rows_} + kMostTileTokens) * ((max_columns + kInt8Unit - 1) / kInt8Unit);
   ASSIGN_OR_RETURN(int8_codes_, HostMemory::Allocate(units * kInt8Unit));
   ASSIGN_OR_RETURN(int8_scales_, HostMemory::Allocate(units * int64_t{sizeof(float)}));
   ASSIGN_OR_RETURN(int8_starts_, HostMemory::Allocate(units * int64_t{sizeof(int32_t)}));

@@ -17,7 +17,7 @@ constexpr int64_t kTokenBlockBytes = 512 << 10;  // activations of a tile stay i
 
 int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The size of parts of at most `most` that are nearly equal: small ones are slow.
+// The size of parts of at most `most` that are nearly equal.
 int64_t PartSize(int64_t whole, int64_t most) { return CeilDivide(whole, CeilDivide(whole, most)); }
 
 }  // namespace
@@ -26,7 +26,7 @@ Int8Activations CpuBackend::QuantizeRows(const PackedMatrix& weight, Rows x) {
   Check(x.rows <= max_rows_ && x.columns <= max_columns_, "a step keeps its limits");
   const PackedPanels panels = weight.panels(0);
   const int64_t groups = CeilDivide(panels.units, panels.activation_units);
-  const int64_t stride = PartSize(x.rows, kernels_.panel_tokens);
+  const int64_t stride = kernels_.tile_tokens(x.rows);
   int8_t* codes = int8_codes_.as<int8_t>().data();
   float* scales = int8_scales_.as<float>().data();
   int32_t* starts = int8_starts_.as<int32_t>().data();
@@ -76,7 +76,8 @@ void CpuBackend::MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args
                  .bias = args.bias.empty() ? nullptr : args.bias.data() + row,
                  .out = args.out.data + token * args.out.stride + row,
                  .out_stride = args.out.stride,
-                 .scratch = packed_scratch_.as<uint8_t>().data() + thread * packed_bytes_});
+                 .scratch = packed_scratch_.as<uint8_t>().data() + thread * packed_bytes_,
+                 .read_ahead = read_ahead_});
   });
 }
 

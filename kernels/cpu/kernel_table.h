@@ -88,7 +88,10 @@ struct PackedTile {
   float* out = nullptr;         // [tokens, out_stride]
   int64_t out_stride = 0;
   uint8_t* scratch = nullptr;  // PackedScratchBytes(tokens), aligned to 64 bytes
+  int64_t read_ahead = 0;      // bytes of each panel, while weights are streamed
 };
+
+constexpr int kMostTileTokens = 16;
 
 // What a PackedTile unpacks at once for many tokens: 24 units of 2 panels as 24 KiB of bytes
 // with scales and zero points, which stay in L1, and two sums of each output.
@@ -177,7 +180,9 @@ struct KernelTable {
   // What packed_tile leaves to be taken off each code of a format that has no zeros; sums of
   // products start at its negative times the sum of activations.
   int32_t code_offsets[kNumCodeFormats];
-  int panel_tokens;  // the most of a register tile of packed_tile
+  // Tokens of a register tile of packed_tile, given those of the matmul; the last tile may have
+  // fewer. At most kMostTileTokens.
+  int (*tile_tokens)(int tokens);
   void (*norm)(const NormRow& row);
   void (*rope_halves)(const RopeHead& head);
   void (*rope_interleaved)(const RopeHead& head);

@@ -17,8 +17,6 @@ struct Avx2Lanes {
   static constexpr int kQueries = 2;
   static constexpr int kPanels = 1;
   static constexpr int kPanelTokens = 4;
-  static constexpr int kSinglePanels = 4;
-  static constexpr int kStreamTokens = 2;
   static constexpr int kPeakChains = 6;
 
   __m256 low, high;
@@ -159,6 +157,9 @@ struct Avx2Lanes {
   }
 
   static constexpr bool kSigned = true;
+  static constexpr bool kByPairs = false;
+  static constexpr int kStreamTokens = 2;
+  static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 1; }
   struct Integers {
     __m256i low, high;
   };

@@ -17,8 +17,6 @@ struct Avx512Lanes {
   static constexpr int kQueries = 8;
   static constexpr int kPanels = 2;
   static constexpr int kPanelTokens = 8;
-  static constexpr int kSinglePanels = 4;
-  static constexpr int kStreamTokens = 4;
   static constexpr int kPeakChains = 12;
 
   __m512 all;
@@ -139,6 +137,9 @@ struct Avx512Lanes {
   }
 
   static constexpr bool kSigned = false;
+  static constexpr bool kByPairs = false;
+  static constexpr int kStreamTokens = 4;
+  static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 2; }
   struct Integers {
     __m512i all;
   };

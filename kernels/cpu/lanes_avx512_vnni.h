@@ -18,27 +18,46 @@ struct VnniDots {
   static constexpr bool kSigned = false;
 
   static constexpr int kPanelTokens = 8;
+  static constexpr bool kByPairs = true;
+  static constexpr int kStreamTokens = 4;
+  static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 2; }
+
+  using Quad = int32_t __attribute__((may_alias, aligned(1)));
 
   static Integers SetInteger(int32_t x) { return Avx512Lanes::SetInteger(x); }
   static void LookUpNibbles(const uint8_t table[16], const uint8_t* in, uint8_t* to) {
     Avx512Lanes::LookUpNibbles(table, in, to);
   }
-  template <int kTokens, int kPanels>
-  static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+  // bytes: [panel, quad, 64].
+  template <int kQuads, int kTokens, int kPanels>
+  static void DotQuads(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
 #pragma GCC unroll 16
-    for (int quad = 0; quad < 8; ++quad) {
+    for (int quad = 0; quad < kQuads; ++quad) {
       __m512i w[kPanels];
 #pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) w[p] = _mm512_loadu_si512(bytes + p * 512 + quad * 64);
+      for (int p = 0; p < kPanels; ++p) {
+        w[p] = _mm512_loadu_si512(bytes + (p * kQuads + quad) * 64);
+      }
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
-        const __m512i four = Avx512Lanes::BroadcastQuad(x + t * 32 + quad * 4);
+        const int8_t* at = x + t * 32 + quad * 4;
+        if constexpr (kPanels == 1) {  // broadcast by the instruction itself: one less to keep
+          __asm__("vpdpbusd %2%{1to16%}, %1, %0"
+                  : "+v"(dot[t][0].all)
+                  : "v"(w[0]), "m"(*reinterpret_cast<const Quad*>(at)));
+          continue;
+        }
+        const __m512i four = Avx512Lanes::BroadcastQuad(at);
 #pragma GCC unroll 4
         for (int p = 0; p < kPanels; ++p) {
           __asm__("vpdpbusd %2, %1, %0" : "+v"(dot[t][p].all) : "v"(w[p]), "v"(four));
         }
       }
     }
+  }
+  template <int kTokens, int kPanels>
+  static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
+    DotQuads<8>(dot, bytes, x);
   }
   template <int kTokens, int kPanels>
   static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {

@@ -18,8 +18,6 @@ struct ScalarLanes {
   static constexpr int kQueries = 1;
   static constexpr int kPanels = 1;
   static constexpr int kPanelTokens = 1;
-  static constexpr int kSinglePanels = 1;
-  static constexpr int kStreamTokens = 1;  // at most so many tokens: weights are streamed
   static constexpr int kPeakChains = 12;   // kernels/cpu/rates.inc.h; a divisor of 12
 
   float lane[kLanes];
@@ -147,6 +145,11 @@ struct ScalarLanes {
 
   // Exact dot products of int8 codes x with unpacked weights (kernels/cpu/unpack.inc.h).
   static constexpr bool kSigned = true;  // wide bytes
+  // Whether products of two quads at a time are as good as those of whole units.
+  static constexpr bool kByPairs = false;
+  // Up to so many tokens weights are streamed past sums in registers, so many panels at a time.
+  static constexpr int kStreamTokens = 1;
+  static constexpr int StreamPanels(int) { return 1; }
   struct Integers {
     int32_t lane[kLanes];
   };

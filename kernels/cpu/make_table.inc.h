@@ -3,8 +3,7 @@
 #include "kernels/cpu/attention.inc.h"
 #include "kernels/cpu/dot.inc.h"
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/cpu/packed_piece.inc.h"
-#include "kernels/cpu/packed_stream.inc.h"
+#include "kernels/cpu/packed_tile.inc.h"
 #include "kernels/cpu/quantize.inc.h"
 #include "kernels/cpu/rates.inc.h"
 #include "kernels/cpu/rows.inc.h"
@@ -27,7 +26,7 @@ constexpr KernelTable MakeTable(const char* name) {
       .quantize = QuantizeKernel,
       .code_offsets = {kCodeOffset<D, CodeFormat::kBits8>, kCodeOffset<D, CodeFormat::kBits4>,
                        kCodeOffset<D, CodeFormat::kBits3>, kCodeOffset<D, CodeFormat::kNf4>},
-      .panel_tokens = D::kPanelTokens,
+      .tile_tokens = TileTokens<D>,
       .norm = NormKernel<L>,
       .rope_halves = RopeHalvesKernel<L>,
       .rope_interleaved = RopeInterleavedKernel<L>,

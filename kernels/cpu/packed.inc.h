@@ -14,7 +14,8 @@
 namespace sauva {
 namespace {
 
-constexpr int64_t kPrefetchAhead = 1536;
+// Register tiles of packed_batch.inc.h are for numbers of tokens that this divides.
+constexpr int kBatchStep = 2;
 
 // Where an unpacked unit of kPanels panels has its planes: [plane, panel, 512 bytes].
 template <CodeFormat kFormat, int kPanels>
@@ -88,6 +89,10 @@ struct PanelDots {
       D::template DotWide<kTokens, kPanels>(dot, bytes, x);
     }
   }
+  // The same of a pair of quads: [panel, 128 bytes].
+  void AddPair(const uint8_t* bytes, const int8_t* x) {
+    D::template DotQuads<2>(dot, bytes, x);
+  }
   void Times256() {
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
@@ -120,6 +125,22 @@ struct Activations {
   const float* scales;
   const int32_t* starts;
 };
+
+// Tokens [first, first + count) of a tile.
+struct TokenRange {
+  int first, count;
+};
+
+// Calls f.template operator()<n>(panel) for each n panels of a tile: kPanels, then one by one.
+template <int kPanels, class F>
+inline void ForEachPanel(const PackedTile& tile, F f) {
+  const int panels = (tile.rows + kPanelRows - 1) / kPanelRows;
+  int panel = 0;
+  for (; panel + kPanels <= panels; panel += kPanels) f.template operator()<kPanels>(panel);
+  if constexpr (kPanels > 1) {
+    for (; panel < panels; ++panel) f.template operator()<1>(panel);
+  }
+}
 
 // 16 outputs of a token: panel `panel` of the tile.
 template <class L>

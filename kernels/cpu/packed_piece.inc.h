@@ -3,12 +3,14 @@
 #include <cstdint>
 
 #include "kernels/cpu/packed.inc.h"
-#include "kernels/cpu/packed_stream.inc.h"
+#include "kernels/cpu/packed_sums.inc.h"
 
 // Quantized matmul of many tokens: a piece of L::kPanels panels is unpacked once into L1 and
 // meets all tokens there, a register tile of them at a time.
 namespace sauva {
 namespace {
+
+constexpr int64_t kPieceReadAhead = 1536;
 
 // A piece of kPanels panels in scratch, and the sums of every token so far. Where fewer panels
 // are left, the last one stands in for those that are missing.
@@ -18,8 +20,8 @@ struct Piece {
   using Shape = UnitShape<kFormat, kPanels>;
   static constexpr int64_t kMostUnits = kPackedPieceUnits / PlanesOf(kFormat);
   static constexpr int64_t kMostParts = 4;  // register tiles that prefetch the next piece
+  using Sums = PackedSums<L, D, kFormat, kPanels>;
   static constexpr int kRows = kPanels * kPanelRows;
-  static constexpr int kStateFloats = 2 * kRows;  // of a token: sums of the output and of a group
 
   const PackedTile& tile;
   const int panel;
@@ -29,7 +31,7 @@ struct Piece {
   uint8_t* const bytes;  // [units, plane, panel, 512]
   float* const scales;   // [groups, kRows]
   uint8_t* const zeros;  // [groups, kRows]
-  float* const states;   // [tokens, kStateFloats]
+  float* const states;   // [tokens, Sums::kFloats]
 
   // Where the next unit to unpack of each panel is.
   const uint8_t* streams[kPanels];
@@ -77,7 +79,7 @@ struct Piece {
     for (int64_t unit = first; unit < end; ++unit, to += Shape::kStride) {
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
-        PrefetchLines<UnitBytes(kFormat)>(streams[p] + kPrefetchAhead);
+        PrefetchLines<UnitBytes(kFormat)>(streams[p] + kPieceReadAhead);
         UnpackUnit<D, kFormat>(streams[p], to + p * kUnitSize, Shape::kPlaneStride);
         streams[p] += UnitBytes(kFormat);
       }
@@ -119,50 +121,6 @@ struct Piece {
       codes += x_stride;
     } while (--units > 0);
   }
-  // The activation group is the weight's.
-  template <int kTokens>
-  void AddWhole(const PanelDots<L, D, kFormat, kTokens, kPanels>& dots, const float* scale,
-                const float* x_scales, float* state) const {
-    L by[kPanels];
-#pragma GCC unroll 4
-    for (int p = 0; p < kPanels; ++p) by[p] = L::Load(scale + p * kPanelRows);
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) {
-      const L x_scale = L::Set(x_scales[t]);
-#pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) {
-        float* sum = state + t * kStateFloats + p * kPanelRows;
-        const L inner = L::Multiply(L::ToFloat(dots.dot[t][p]), x_scale);
-        L::Fma(inner, by[p], L::Load(sum)).Store(sum);
-      }
-    }
-  }
-  // One of several activation groups of a weight's group.
-  template <int kTokens>
-  void AddPart(const PanelDots<L, D, kFormat, kTokens, kPanels>& dots, const float* x_scales,
-               float* state) const {
-#pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) {
-      const L x_scale = L::Set(x_scales[t]);
-#pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) {
-        float* inner = state + t * kStateFloats + kRows + p * kPanelRows;
-        L::Fma(L::ToFloat(dots.dot[t][p]), x_scale, L::Load(inner)).Store(inner);
-      }
-    }
-  }
-  template <int kTokens>
-  void EndGroup(const float* scale, float* state) const {
-    for (int t = 0; t < kTokens; ++t, state += kStateFloats) {
-#pragma GCC unroll 4
-      for (int row = 0; row < kRows; row += kPanelRows) {
-        L::Fma(L::Load(state + kRows + row), L::Load(scale + row), L::Load(state + row))
-            .Store(state + row);
-        L::Set(-0.0f).Store(state + kRows + row);
-      }
-    }
-  }
-
   // Leaves part `part` of `parts` of the next piece to the next register tile.
   void LookAhead(int64_t part, int64_t parts) {
     const PackedPanels& weight = tile.weight;
@@ -186,7 +144,7 @@ struct Piece {
     const PackedPanels& weight = tile.weight;
     const bool whole = weight.units_per_group <= weight.activation_units;
     Activations x(tile, token, first);
-    float* state = states + int64_t{token} * kStateFloats;
+    float* state = states + int64_t{token} * Sums::kFloats;
     int64_t until_group_ends = UntilGroupEnds();
     const float* scale = scales;
     const uint8_t* zero = zeros;
@@ -201,11 +159,14 @@ struct Piece {
       x.codes += units * x.stride * kUnitColumns;
       until_group_ends -= units;
       const bool group_ends = until_group_ends == 0 || unit + units == weight.units;
+      L by[kPanels];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) by[p] = L::Load(scale + p * kPanelRows);
       if (whole) {
-        AddWhole<kTokens>(dots, scale, x.scales, state);
+        Sums::template AddWhole<kTokens>(dots, by, x.scales, state);
       } else {
-        AddPart<kTokens>(dots, x.scales, state);
-        if (group_ends) EndGroup<kTokens>(scale, state);
+        Sums::template AddPart<kTokens>(dots, x.scales, state);
+        if (group_ends) Sums::template EndGroup<kTokens>(by, state);
       }
       x.NextGroup();
       if (!group_ends) continue;
@@ -225,14 +186,7 @@ struct Piece {
   }
 
   void Run() {
-    const int64_t state_floats = int64_t{tile.tokens} * kStateFloats;
-    for (int64_t i = 0; i < state_floats; i += kStateFloats) {
-#pragma GCC unroll 4
-      for (int row = 0; row < kRows; row += kPanelRows) {
-        L::Zero().Store(states + i + row);
-        L::Set(-0.0f).Store(states + i + kRows + row);
-      }
-    }
+    Sums::Clear(states, tile.tokens);
     const int64_t units = tile.weight.units;
     for (first = 0; first < units; first = end) {
       end = Least(first + kMostUnits, units);
@@ -244,20 +198,12 @@ struct Piece {
         MultiplySome<D::kPanelTokens>(token, Least(step, tile.tokens - token));
       }
     }
-    for (int p = 0; p < kPanels && panel + p < panels; ++p) {
-      const float* sums = states + p * kPanelRows;
-      for (int token = 0; token < tile.tokens; ++token, sums += kStateFloats) {
-        StoreOutput(tile, token, panel + p, L::Load(sums));
-      }
-    }
+    Sums::StoreOutputs(tile, panel, {0, tile.tokens}, states);
   }
 };
 
 template <class L, class D, CodeFormat kFormat>
-void PackedTileKernel(const PackedTile& tile) {
-  if (tile.tokens <= Least(L::kStreamTokens, tile.x.stride)) {
-    return StreamSome<L, D, kFormat, L::kStreamTokens>(tile);
-  }
+inline void PieceTile(const PackedTile& tile) {
   const int panels = (tile.rows + kPanelRows - 1) / kPanelRows;
   for (int panel = 0; panel < panels; panel += L::kPanels) {
     Piece<L, D, kFormat>(tile, panel).Run();

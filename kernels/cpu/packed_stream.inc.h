@@ -30,16 +30,38 @@ struct PackedStream {
 
   // The next unit of every panel; `high` has NF4's high plane.
   void AddUnit(Dots& high, Dots& low) {
-    alignas(64) uint8_t bytes[Shape::kStride];
+    if constexpr (D::kByPairs) {
+#pragma GCC unroll 4
+      for (int pair = 0; pair < kPairs; ++pair) AddPair(pair, high, low);
+    } else {
+      alignas(64) uint8_t bytes[Shape::kStride];
+#pragma GCC unroll 4
+      for (int p = 0; p < kPanels; ++p) {
+        PrefetchLines<UnitBytes(kFormat)>(streams[p] + tile.read_ahead);
+        UnpackUnit<D, kFormat>(streams[p], bytes + p * kUnitSize, Shape::kPlaneStride);
+      }
+      if (kFormat == CodeFormat::kNf4) high.Add(bytes + Shape::kPlaneStride, x.codes);
+      low.Add(bytes, x.codes);
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) streams[p] += UnitBytes(kFormat);
+    x.NextUnit();
+  }
+
+  // Two quads of every panel, which stay in registers. Reading ahead little by little keeps it
+  // out of the way of what is read now.
+  void AddPair(int pair, Dots& high, Dots& low) {
+    constexpr int64_t kBytes = UnitBytes(kFormat) / kPairs;
+    constexpr int64_t kPlane = int64_t{kPanels} * kPairSize;
+    alignas(64) uint8_t bytes[PlanesOf(kFormat) * kPlane];
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
-      PrefetchLines<UnitBytes(kFormat)>(streams[p] + kPrefetchAhead);
-      UnpackUnit<D, kFormat>(streams[p], bytes + p * kUnitSize, Shape::kPlaneStride);
-      streams[p] += UnitBytes(kFormat);
+      PrefetchLines<kBytes>(streams[p] + pair * kBytes + tile.read_ahead);
+      UnpackPair<D, kFormat>(streams[p], pair, bytes + p * kPairSize, kPlane);
     }
-    if (kFormat == CodeFormat::kNf4) high.Add(bytes + Shape::kPlaneStride, x.codes);
-    low.Add(bytes, x.codes);
-    x.NextUnit();
+    const int8_t* codes = x.codes + pair * (kUnitColumns / kPairs);
+    if (kFormat == CodeFormat::kNf4) high.AddPair(bytes + kPlane, codes);
+    low.AddPair(bytes, codes);
   }
 
   // The next activation group, of `units` units.
@@ -104,22 +126,15 @@ struct PackedStream {
   }
 };
 
-template <class L, class D, CodeFormat kFormat, int kTokens>
-inline void StreamPanels(const PackedTile& tile) {
-  constexpr int kPanels = kTokens == 1 ? L::kSinglePanels : L::kPanels;
-  const int panels = (tile.rows + kPanelRows - 1) / kPanelRows;
-  int panel = 0;
-  for (; panel + kPanels <= panels; panel += kPanels) {
-    PackedStream<L, D, kFormat, kTokens, kPanels>(tile, panel).Run();
-  }
-  for (; panel < panels; ++panel) PackedStream<L, D, kFormat, kTokens, 1>(tile, panel).Run();
-}
-
 // At most kMost tokens.
 template <class L, class D, CodeFormat kFormat, int kMost>
 inline void StreamSome(const PackedTile& tile) {
   if constexpr (kMost > 0) {
-    if (tile.tokens == kMost) return StreamPanels<L, D, kFormat, kMost>(tile);
+    if (tile.tokens == kMost) {
+      return ForEachPanel<D::StreamPanels(kMost)>(tile, [&]<int kPanels>(int panel) {
+        PackedStream<L, D, kFormat, kMost, kPanels>(tile, panel).Run();
+      });
+    }
     StreamSome<L, D, kFormat, kMost - 1>(tile);
   }
 }

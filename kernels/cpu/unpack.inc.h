@@ -21,6 +21,8 @@ inline Words LoadWords(const uint8_t* from) { return *reinterpret_cast<const Sto
 inline void StoreWords(Words words, uint8_t* to) { *reinterpret_cast<StoredWords*>(to) = words; }
 
 constexpr int kUnitSize = kQuads * kQuadBytes;  // bytes of an unpacked plane
+constexpr int kPairs = kQuads / 2;
+constexpr int kPairSize = 2 * kQuadBytes;
 constexpr uint32_t kEveryByte = 0x01010101u;
 
 constexpr bool IsSmall(CodeFormat format) {
@@ -42,31 +44,31 @@ constexpr int kCodeOffset = kFormat == CodeFormat::kNf4
                                 ? kWideOffset<D>
                                 : MiddleZero(kFormat) - kCodeBase<D, kFormat>;
 
-inline void UnpackBits4(const uint8_t* unit, uint8_t* out) {
-#pragma GCC unroll 4
-  for (int pair = 0; pair < kQuads / 2; ++pair) {
-    const Words in = LoadWords(unit + pair * kQuadBytes);
-    StoreWords(in & 0x0f0f0f0fu, out + 2 * pair * kQuadBytes);
-    StoreWords(in >> 4 & 0x0f0f0f0fu, out + (2 * pair + 1) * kQuadBytes);
-  }
+// Pair `pair` of quads, 2 * pair and the next, to `out`.
+inline void UnpackPairBits4(const uint8_t* unit, int pair, uint8_t* out) {
+  const Words in = LoadWords(unit + pair * kQuadBytes);
+  StoreWords(in & 0x0f0f0f0fu, out);
+  StoreWords(in >> 4 & 0x0f0f0f0fu, out + kQuadBytes);
 }
 
-inline void UnpackBits3(const uint8_t* unit, uint8_t* out) {
+inline void UnpackPairBits3(const uint8_t* unit, int pair, uint8_t* out) {
   const Words high = LoadWords(unit + 2 * kQuadBytes);
-#pragma GCC unroll 8
-  for (int quad = 0; quad < kQuads; ++quad) {
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const int quad = 2 * pair + i;
     const Words two = LoadWords(unit + quad / 4 * kQuadBytes) >> (2 * (quad % 4));
     const Words third = quad < 2 ? high << (2 - quad) : high >> (quad - 2);
-    StoreWords((two & 0x03030303u) | (third & 0x04040404u), out + quad * kQuadBytes);
+    StoreWords((two & 0x03030303u) | (third & 0x04040404u), out + i * kQuadBytes);
   }
 }
 
 template <class D>
-inline void UnpackBits8(const uint8_t* unit, uint8_t* out) {
+inline void UnpackPairBits8(const uint8_t* unit, int pair, uint8_t* out) {
   constexpr uint32_t kFlip = D::kSigned ? 0x80u * kEveryByte : 0;
-#pragma GCC unroll 8
-  for (int quad = 0; quad < kQuads; ++quad) {
-    StoreWords(LoadWords(unit + quad * kQuadBytes) ^ kFlip, out + quad * kQuadBytes);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const Words in = LoadWords(unit + (2 * pair + i) * kQuadBytes);
+    StoreWords(in ^ kFlip, out + i * kQuadBytes);
   }
 }
 
@@ -89,26 +91,29 @@ constexpr Nf4Tables MakeNf4Tables() {
   return tables;
 }
 
-// To out[low, high], `plane_stride` bytes apart.
 template <class D>
-inline void UnpackNf4(const uint8_t* unit, uint8_t* out, int64_t plane_stride) {
+inline void UnpackPairNf4(const uint8_t* unit, int pair, uint8_t* out, int64_t plane_stride) {
   static constexpr Nf4Tables kTables = MakeNf4Tables<D>();
-#pragma GCC unroll 4
-  for (int pair = 0; pair < kQuads / 2; ++pair) {
-    const uint8_t* in = unit + pair * kQuadBytes;
-    uint8_t* to = out + 2 * pair * kQuadBytes;
-    D::LookUpNibbles(kTables.low, in, to);
-    D::LookUpNibbles(kTables.high, in, to + plane_stride);
-  }
+  const uint8_t* in = unit + pair * kQuadBytes;
+  D::LookUpNibbles(kTables.low, in, out);
+  D::LookUpNibbles(kTables.high, in, out + plane_stride);
 }
 
-// NF4 has two planes, `plane_stride` bytes apart.
+// Two quads; NF4 has two planes, low and high, `plane_stride` bytes apart.
+template <class D, CodeFormat kFormat>
+inline void UnpackPair(const uint8_t* unit, int pair, uint8_t* out, int64_t plane_stride) {
+  if constexpr (kFormat == CodeFormat::kNf4) UnpackPairNf4<D>(unit, pair, out, plane_stride);
+  if constexpr (kFormat == CodeFormat::kBits8) UnpackPairBits8<D>(unit, pair, out);
+  if constexpr (kFormat == CodeFormat::kBits4) UnpackPairBits4(unit, pair, out);
+  if constexpr (kFormat == CodeFormat::kBits3) UnpackPairBits3(unit, pair, out);
+}
+
 template <class D, CodeFormat kFormat>
 inline void UnpackUnit(const uint8_t* unit, uint8_t* out, int64_t plane_stride) {
-  if constexpr (kFormat == CodeFormat::kNf4) UnpackNf4<D>(unit, out, plane_stride);
-  if constexpr (kFormat == CodeFormat::kBits8) UnpackBits8<D>(unit, out);
-  if constexpr (kFormat == CodeFormat::kBits4) UnpackBits4(unit, out);
-  if constexpr (kFormat == CodeFormat::kBits3) UnpackBits3(unit, out);
+#pragma GCC unroll 4
+  for (int pair = 0; pair < kPairs; ++pair) {
+    UnpackPair<D, kFormat>(unit, pair, out + pair * kPairSize, plane_stride);
+  }
 }
 
 }  // namespace
