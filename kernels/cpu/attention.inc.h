@@ -38,9 +38,6 @@ inline void Clear(const AttentionSums& to, int queries) {
   for (int64_t i = 0; i < int64_t{queries} * to.padded; i += kLanes) L::Zero().Store(to.sums + i);
 }
 
-constexpr int kPendingFloats = sizeof(Pending) / sizeof(float);
-static_assert(kPendingFloats <= kAttentionPendingFloats && sizeof(Pending) % sizeof(float) == 0);
-
 // The scratch of a tile, laid out.
 struct TileScratch {
   explicit TileScratch(const AttentionTile& tile)
@@ -51,7 +48,7 @@ struct TileScratch {
         queries(values + 2 * kAttentionBlock * padded),
         largest(queries + kAttentionGroup * tile.head_dim),
         weight(largest + kAttentionGroup * kLanes),
-        pending(reinterpret_cast<Pending*>(weight + kAttentionGroup * kLanes)),
+        pending(weight + kAttentionGroup * kLanes),
         span(weight + kAttentionGroup * (kLanes + 2 * kAttentionPendingFloats)),
         total(span + AttentionSumFloats(kAttentionGroup, tile.head_dim)) {}
 
@@ -59,18 +56,23 @@ struct TileScratch {
   BlockScratch block(int index) const {
     return {keys, values + index % 2 * kAttentionBlock * padded, tile_dim, padded};
   }
-  Pending& pending_of(int query, int index) const { return pending[2 * query + index % 2]; }
+  template <class Block>
+  Pending<Block>& pending_of(int query, int index) const {
+    static_assert(sizeof(Pending<Block>) <= kAttentionPendingFloats * sizeof(float));
+    float* at = pending + (2 * query + index % 2) * kAttentionPendingFloats;
+    return *reinterpret_cast<Pending<Block>*>(at);
+  }
 
   const int tile_dim;
   const int padded;
-  float* const keys;       // [head_dim, 16]
-  float* const values;     // [2, 16, padded]
-  float* const queries;    // [head_dim, kQueries] of each run of a group
-  float* const largest;    // [group, 16], used where a run starts
-  float* const weight;     // [group, 16]
-  Pending* const pending;  // [group, 2]
-  float* const span;       // AttentionSums of a group
-  float* const total;      // AttentionSums of the tile
+  float* const keys;     // [head_dim, 16]
+  float* const values;   // [2, 16, padded]
+  float* const queries;  // [head_dim, kQueries] of each run of a group
+  float* const largest;  // [group, 16], used where a run starts
+  float* const weight;   // [group, 16]
+  float* const pending;  // [group, 2, kAttentionPendingFloats]
+  float* const span;     // AttentionSums of a group
+  float* const total;    // AttentionSums of the tile
 };
 
 // Up to kAttentionGroup queries of a tile.
@@ -103,7 +105,7 @@ inline void ForEachRun(int count, F f, int query = 0) {
 }
 
 // Runs start with their queries transposed, so that a dot product walks through memory.
-template <class L>
+template <class L, class Block>
 inline void StartRuns(const Group& group) {
   const int head_dim = group.tile.head_dim;
   ForEachRun<L::kQueries>(group.count, [&]<int kQueries>(int query) {
@@ -114,7 +116,9 @@ inline void StartRuns(const Group& group) {
     }
     L::Set(kNoScore).Store(group.scratch.largest + query * kLanes);
     L::Zero().Store(group.scratch.weight + query * kLanes);
-    for (int block = 0; block < 2; ++block) group.scratch.pending_of(query, block).values = nullptr;
+    for (int block = 0; block < 2; ++block) {
+      group.scratch.pending_of<Block>(query, block).waits = false;
+    }
   });
 }
 
@@ -130,8 +134,8 @@ inline void EndRuns(const Group& group, const AttentionSums& to) {
 
 // Scores a block for the queries of a group and then adds the values of the block before,
 // which needs nothing of the scores: a processor does both at a time.
-template <class L>
-void VisitBlock(const Group& group, int block, const FloatBlock& content, const Ahead& ahead,
+template <class L, class Block>
+void VisitBlock(const Group& group, int block, const Block& content, const BlockAhead& ahead,
                 float* sums) {
   const TileScratch& scratch = group.scratch;
   const AttentionTile& tile = group.tile;
@@ -150,20 +154,23 @@ void VisitBlock(const Group& group, int block, const FloatBlock& content, const 
       for (int n = 0; !whole && n < kQueries; ++n) {
         ranges[n] = VisibleKeys(positions[n], tile.window, block);
       }
-      Pending& pending = scratch.pending_of(query, block);
-      ScoreBlock<L, kQueries>(run, content.keys, tile.head_dim, tile.score_scale,
-                              whole ? nullptr : ranges, query == 0 ? ahead : Ahead{}, pending);
-      pending.values = content.values;
+      Pending<Block>& pending = scratch.pending_of<Block>(query, block);
+      pending.block = content;
+      ScoreBlock<L, kQueries>(run, tile.head_dim, tile.score_scale, whole ? nullptr : ranges,
+                              query == 0 ? ahead.keys : Ahead{}, pending);
+      pending.waits = true;
     }
-    FinishBlock<L, kQueries>(run, scratch.padded, scratch.pending_of(query, block + 1));
+    FinishBlock<L, kQueries>(run, scratch.padded, scratch.pending_of<Block>(query, block + 1),
+                             query == 0 ? ahead.values : Ahead{});
   });
 }
 
-template <class L>
+template <class L, class Block>
 void FinishLastBlock(const Group& group, int block, float* sums) {
   ForEachRun<L::kQueries>(group.count, [&]<int kQueries>(int query) {
     const QueryRun run{.sums = sums + query * group.scratch.padded};
-    FinishBlock<L, kQueries>(run, group.scratch.padded, group.scratch.pending_of(query, block));
+    FinishBlock<L, kQueries>(run, group.scratch.padded,
+                             group.scratch.pending_of<Block>(query, block));
   });
 }
 
@@ -181,24 +188,40 @@ inline BlockRange VisibleBlocks(const Group& group, int span) {
   return {first > span_first ? first : span_first, end < span_end ? end : span_end};
 }
 
-// Sums up one span for a group. Fully masked blocks change no bit, so only the visible ones
-// are visited.
-template <class L, class S>
-inline void VisitSpan(const Group& group, int span, const AttentionSums& to) {
+// Sums up one span for a group whose queries read blocks as `see` makes them. Fully masked blocks
+// change no bit, so only the visible ones are visited.
+template <class L, class Block, class F>
+inline void VisitBlocks(const Group& group, BlockRange blocks, const AttentionSums& to, F see) {
   const AttentionTile& tile = group.tile;
+  const auto at = [&](int block) { return tile.cache + tile.blocks[block] * tile.head_bytes; };
+  StartRuns<L, Block>(group);
+  for (int block = blocks.first; block < blocks.end; ++block) {
+    BlockAhead ahead;
+    if (block + 1 < blocks.end) ahead = BlockAhead::Of(at(block + 1), tile.head_bytes);
+    const Block content = see(block, at(block));
+    VisitBlock<L, Block>(group, block, content, ahead, to.sums);
+  }
+  FinishLastBlock<L, Block>(group, blocks.end - 1, to.sums);
+  EndRuns<L>(group, to);
+}
+
+// Where each number is read once, by a single run, it is widened as it is read.
+template <class L, class Stored>
+inline void VisitSpan(const Group& group, int span, const AttentionSums& to) {
   Clear<L>(to, group.count);
   const BlockRange blocks = VisibleBlocks(group, span);
   if (blocks.first >= blocks.end) return;
-  const auto at = [&](int block) { return tile.cache + tile.blocks[block] * tile.block_stride; };
-  StartRuns<L>(group);
-  for (int block = blocks.first; block < blocks.end; ++block) {
-    Ahead ahead;
-    if (block + 1 < blocks.end) ahead = {at(block + 1), tile.head_bytes};
-    const FloatBlock content = S::Read(at(block), group.scratch.block(block));
-    VisitBlock<L>(group, block, content, ahead, to.sums);
+  const int head_dim = group.tile.head_dim;
+  const bool one_run = group.count <= L::kQueries && (group.count & (group.count - 1)) == 0;
+  if (one_run && head_dim % kLanes == 0) {
+    VisitBlocks<L, Stored>(group, blocks, to, [&](int, const unsigned char* block) {
+      return Stored::At(block, head_dim);
+    });
+  } else {
+    VisitBlocks<L, WideBlock<L>>(group, blocks, to, [&](int index, const unsigned char* block) {
+      return Widen<L>(Stored::At(block, head_dim), group.scratch.block(index));
+    });
   }
-  FinishLastBlock<L>(group, blocks.end - 1, to.sums);
-  EndRuns<L>(group, to);
 }
 
 template <class L>
@@ -244,7 +267,7 @@ inline void ForEachGroup(const AttentionTile& tile, const TileScratch& scratch, 
 }
 
 // All spans of a tile.
-template <class L, class S>
+template <class L, class Stored>
 void AttendKernel(const AttentionTile& tile) {
   const TileScratch scratch(tile);
   const int queries = tile.tokens * tile.heads;
@@ -253,7 +276,7 @@ void AttendKernel(const AttentionTile& tile) {
   for (int span = FirstSpan(tile); span < EndSpan(tile); ++span) {
     ForEachGroup(tile, scratch, [&](const Group& group) {
       const AttentionSums sums = AttentionSums::At(scratch.span, group.count, scratch.padded);
-      VisitSpan<L, S>(group, span, sums);
+      VisitSpan<L, Stored>(group, span, sums);
       MergeSpan<L>(sums, total.From(group.first), group.count);
     });
   }
@@ -261,12 +284,13 @@ void AttendKernel(const AttentionTile& tile) {
 }
 
 // One span of a tile; `sums` is for MergeSpansKernel.
-template <class L, class S>
+template <class L, class Stored>
 void AttendSpanKernel(const AttentionTile& tile, int span, float* sums) {
   const TileScratch scratch(tile);
   const AttentionSums all = AttentionSums::At(sums, tile.tokens * tile.heads, scratch.padded);
-  ForEachGroup(tile, scratch,
-               [&](const Group& group) { VisitSpan<L, S>(group, span, all.From(group.first)); });
+  ForEachGroup(tile, scratch, [&](const Group& group) {
+    VisitSpan<L, Stored>(group, span, all.From(group.first));
+  });
 }
 
 // The sums of the spans of a tile, first span first, `stride` floats apart, joined in that

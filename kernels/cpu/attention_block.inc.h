@@ -32,17 +32,20 @@ inline KeyRange VisibleKeys(int position, int window, int block) {
 }
 
 // What scoring a block left to be done with its values, for up to kMost queries.
+template <class Block>
 struct Pending {
   static constexpr int kMost = 8;
   float weights[kMost][kAttentionBlock];
   float factors[kLanes];   // that move the sums to the new maxima, if `rescale`
   KeyRange ranges[kMost];  // seen keys, unless all queries see all
-  const float* values;     // [16, padded]; null: nothing is left to do
-  uint32_t without;        // bit n: query n has no score yet
+  Block block;
+  uint32_t without;  // bit n: query n has no score yet
+  bool waits;        // else nothing is left to do
   bool rescale, whole;
 };
 
-// Memory to read ahead of its use, a bit at a time: in one go it would stand in the way.
+// Memory to read ahead of its use, a bit at a time: in one go it would stand in the way. To L2,
+// which waits for more lines at a time than L1 does.
 struct Ahead {
   const unsigned char* bytes = nullptr;
   int64_t count = 0;
@@ -51,8 +54,17 @@ struct Ahead {
   void Fetch(int part, int parts) const {
     const unsigned char* end = bytes + count * (part + 1) / parts;
     for (const unsigned char* at = bytes + count * part / parts; at < end; at += 64) {
-      __builtin_prefetch(at);
+      __builtin_prefetch(at, 0, 2);
     }
+  }
+};
+
+// The next block: keys while the block at hand is scored, values while values are added.
+struct BlockAhead {
+  Ahead keys, values;
+
+  static BlockAhead Of(const unsigned char* block, int64_t bytes) {
+    return {{block, bytes / 2}, {block + bytes / 2, bytes - bytes / 2}};
   }
 };
 
@@ -66,8 +78,8 @@ struct QueryRun {
 };
 
 // Lanes i and i + 8 of the dot products, added.
-template <class L, int kQueries>
-inline void ScorePair(const float* queries, const float* keys, int head_dim, int i,
+template <class L, int kQueries, class Block>
+inline void ScorePair(const float* queries, const Block& block, int head_dim, int i,
                       L pair[kQueries]) {
   L low[kQueries], high[kQueries];
 #pragma GCC unroll 8
@@ -75,8 +87,8 @@ inline void ScorePair(const float* queries, const float* keys, int head_dim, int
   int d = i;
   for (; d + kLanes / 2 < head_dim; d += kLanes) {
     const float* q = queries + d * kQueries;
-    const L low_keys = L::Load(keys + d * kAttentionBlock);
-    const L high_keys = L::Load(keys + (d + kLanes / 2) * kAttentionBlock);
+    const L low_keys = block.Keys(d);
+    const L high_keys = block.Keys(d + kLanes / 2);
 #pragma GCC unroll 8
     for (int n = 0; n < kQueries; ++n) {
       low[n] = L::Fma(L::Set(q[n]), low_keys, low[n]);
@@ -84,7 +96,7 @@ inline void ScorePair(const float* queries, const float* keys, int head_dim, int
     }
   }
   if (d < head_dim) {
-    const L last_keys = L::Load(keys + d * kAttentionBlock);
+    const L last_keys = block.Keys(d);
 #pragma GCC unroll 8
     for (int n = 0; n < kQueries; ++n) {
       low[n] = L::Fma(L::Set(queries[d * kQueries + n]), last_keys, low[n]);
@@ -95,16 +107,16 @@ inline void ScorePair(const float* queries, const float* keys, int head_dim, int
 }
 
 // Dot products of the queries with the 16 keys of a block.
-template <class L, int kQueries>
-inline void Scores(const float* queries, const float* keys, int head_dim, const Ahead& ahead,
+template <class L, int kQueries, class Block>
+inline void Scores(const float* queries, const Block& block, int head_dim, const Ahead& ahead,
                    L scores[kQueries]) {
   L quarter[4][kQueries];  // lanes i, i + 8, i + 4 and i + 12, added as the tree does
   for (int i = 0; i < 4; ++i) {
     L pair[2][kQueries];
     ahead.Fetch(2 * i, 8);
-    ScorePair<L, kQueries>(queries, keys, head_dim, i, pair[0]);
+    ScorePair<L, kQueries>(queries, block, head_dim, i, pair[0]);
     ahead.Fetch(2 * i + 1, 8);
-    ScorePair<L, kQueries>(queries, keys, head_dim, i + 4, pair[1]);
+    ScorePair<L, kQueries>(queries, block, head_dim, i + 4, pair[1]);
 #pragma GCC unroll 8
     for (int n = 0; n < kQueries; ++n) quarter[i][n] = L::Add(pair[0][n], pair[1][n]);
   }
@@ -137,8 +149,8 @@ inline L SumOfEach(const L x[kQueries]) {
 }
 
 // Moves the queries to their new maxima and turns scores into weights.
-template <class L, int kQueries>
-inline void Weigh(const QueryRun& run, const L scores[kQueries], Pending& pending) {
+template <class L, int kQueries, class Block>
+inline void Weigh(const QueryRun& run, const L scores[kQueries], Pending<Block>& pending) {
   constexpr uint32_t kAll = (1u << kQueries) - 1;
   const L none = L::Set(kNoScore);
   const L before = L::Load(run.largest);
@@ -167,9 +179,9 @@ inline void Weigh(const QueryRun& run, const L scores[kQueries], Pending& pendin
 
 // Adds the weighted values of keys [range.first, range.end) to the sums of kQueries queries
 // from `query` on, kChunks * 16 dims of each from `d` on.
-template <class L, int kQueries, int kChunks>
-inline void AddValueChunks(const Pending& pending, int query, KeyRange range, int d, float* sums,
-                           int padded) {
+template <class L, int kQueries, int kChunks, class Block>
+inline void AddValueChunks(const Pending<Block>& pending, int query, KeyRange range, int d,
+                           float* sums, int padded) {
   L sum[kQueries][kChunks];
 #pragma GCC unroll 8
   for (int n = 0; n < kQueries; ++n) {
@@ -188,7 +200,7 @@ inline void AddValueChunks(const Pending& pending, int query, KeyRange range, in
     L value[kChunks];
 #pragma GCC unroll 4
     for (int c = 0; c < kChunks; ++c) {
-      value[c] = L::Load(pending.values + j * padded + d + c * kLanes);
+      value[c] = pending.block.Values(j, d + c * kLanes);
     }
 #pragma GCC unroll 8
     for (int n = 0; n < kQueries; ++n) {
@@ -204,10 +216,12 @@ inline void AddValueChunks(const Pending& pending, int query, KeyRange range, in
   }
 }
 
-template <class L, int kQueries>
-inline void AddValues(const Pending& pending, int query, KeyRange range, float* sums, int padded) {
+template <class L, int kQueries, class Block>
+inline void AddValues(const Pending<Block>& pending, int query, KeyRange range, float* sums,
+                      int padded, const Ahead& ahead = {}) {
   int d = 0;
   for (; d + 2 * kLanes <= padded; d += 2 * kLanes) {
+    ahead.Fetch(d / kLanes / 2, padded / kLanes / 2);
     AddValueChunks<L, kQueries, 2>(pending, query, range, d, sums, padded);
   }
   if (d < padded) AddValueChunks<L, kQueries, 1>(pending, query, range, d, sums, padded);
@@ -215,12 +229,12 @@ inline void AddValues(const Pending& pending, int query, KeyRange range, float* 
 
 // Scores a block for kQueries queries, of which query n sees the keys ranges[n], or all see
 // all when `ranges` is null. What is not seen may hold anything: it has no score, and
-// FinishBlock does not read its values.
-template <class L, int kQueries>
-inline void ScoreBlock(const QueryRun& run, const float* keys, int head_dim, float score_scale,
-                       const KeyRange* ranges, const Ahead& ahead, Pending& pending) {
+// FinishBlock does not read its values. The block is that of `pending`.
+template <class L, int kQueries, class Block>
+inline void ScoreBlock(const QueryRun& run, int head_dim, float score_scale, const KeyRange* ranges,
+                       const Ahead& ahead, Pending<Block>& pending) {
   L scores[kQueries];
-  Scores<L, kQueries>(run.queries, keys, head_dim, ahead, scores);
+  Scores<L, kQueries>(run.queries, pending.block, head_dim, ahead, scores);
   const L scale = L::Set(score_scale);
 #pragma GCC unroll 8
   for (int n = 0; n < kQueries; ++n) scores[n] = L::Multiply(scores[n], scale);
@@ -233,9 +247,10 @@ inline void ScoreBlock(const QueryRun& run, const float* keys, int head_dim, flo
 }
 
 // Adds the values of the block that was scored last but not added yet, if any.
-template <class L, int kQueries>
-inline void FinishBlock(const QueryRun& run, int padded, Pending& pending) {
-  if (pending.values == nullptr) return;
+template <class L, int kQueries, class Block>
+inline void FinishBlock(const QueryRun& run, int padded, Pending<Block>& pending,
+                        const Ahead& ahead = {}) {
+  if (!pending.waits) return;
   constexpr KeyRange kAllKeys{0, kAttentionBlock};
   bool same = true;
   for (int n = 1; !pending.whole && n < kQueries; ++n) {
@@ -243,7 +258,7 @@ inline void FinishBlock(const QueryRun& run, int padded, Pending& pending) {
   }
   if (same && pending.without == 0) {
     AddValues<L, kQueries>(pending, 0, pending.whole ? kAllKeys : pending.ranges[0], run.sums,
-                           padded);
+                           padded, ahead);
   } else {
     for (int n = 0; n < kQueries; ++n) {
       const KeyRange range = pending.whole ? kAllKeys : pending.ranges[n];
@@ -251,7 +266,7 @@ inline void FinishBlock(const QueryRun& run, int padded, Pending& pending) {
       AddValues<L, 1>(pending, n, range, run.sums + n * padded, padded);
     }
   }
-  pending.values = nullptr;
+  pending.waits = false;
 }
 
 }  // namespace

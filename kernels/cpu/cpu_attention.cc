@@ -129,7 +129,6 @@ AttentionTile CpuBackend::AttentionTileAt(const AttentionArgs& args, const Atten
           .score_scale = args.score_scale,
           .blocks = step_.blocks(args.kv_group, step_.sequence_rows()[row]),
           .cache = reinterpret_cast<const unsigned char*>(cache.head(0, kv_head)),
-          .block_stride = cache.block_bytes(),
           .head_bytes = cache.head_bytes(),
           .scratch = attention_scratch_.as<float>().data() + thread * attention_floats_};
 }

@@ -16,10 +16,14 @@ class CpuKvCache : public KvCache {
   static absl::StatusOr<std::unique_ptr<CpuKvCache>> Create(const KvShape& shape);
 
   const KvShape& shape() const { return shape_; }
-  int64_t head_bytes() const { return block_bytes() / shape_.num_kv_heads; }
-  int64_t block_bytes() const { return shape_.size_bytes() / shape_.num_blocks; }
+  // Of a block of one head.
+  int64_t head_bytes() const {
+    return shape_.size_bytes() / shape_.num_blocks / shape_.num_kv_heads;
+  }
+  // All blocks of a head lie together: a sequence's are mostly in order, so that memory is read
+  // on and on, as processors expect.
   std::byte* head(int block, int kv_head) const {
-    return memory_.data() + block * block_bytes() + kv_head * head_bytes();
+    return memory_.data() + (int64_t{kv_head} * shape_.num_blocks + block) * head_bytes();
   }
 
  private:

@@ -141,8 +141,7 @@ struct AttentionTile {
   float score_scale = 0;
   const int32_t* blocks = nullptr;       // of the sequence
   const unsigned char* cache = nullptr;  // this KV head of block 0
-  int64_t block_stride = 0;              // bytes from block to block
-  int64_t head_bytes = 0;                // of a block of this KV head
+  int64_t head_bytes = 0;                // of a block of this KV head, from one to the next
   float* scratch = nullptr;  // AttentionScratchFloats(tokens * heads, head_dim), aligned
 };
 

@@ -13,13 +13,53 @@
 namespace sauva {
 namespace {
 
-// A block as f32, rows of values padded to whole lanes.
-struct FloatBlock {
-  const float* keys;    // [head_dim, 16]
-  const float* values;  // [16, padded]
+// A block whose numbers are read as f32 wherever they are wanted. Each such view has
+// Keys(d): dim d of the 16 keys, and Values(j, d): 16 dims of value j from d on.
+template <class L, class S>
+struct FloatsBlock {
+  using Element = typename S::Element;
+  const Element* keys;
+  const Element* values;
+  int64_t row;  // elements from value to value
+
+  static FloatsBlock At(const unsigned char* block, int head_dim) {
+    const auto* keys = reinterpret_cast<const Element*>(block);
+    return {keys, keys + int64_t{head_dim} * kAttentionBlock, head_dim};
+  }
+  L Keys(int d) const { return S::Load(keys + d * kAttentionBlock); }
+  L Values(int j, int d) const { return S::Load(values + j * row + d); }
+  L SomeValues(int j, int d, int n) const { return S::LoadPartial(values + j * row + d, n); }
 };
 
-// Where a block is widened to.
+template <class L>
+struct Int8Block {
+  const int8_t* keys;
+  int64_t head_dim;
+
+  static Int8Block At(const unsigned char* block, int head_dim) {
+    return {reinterpret_cast<const int8_t*>(block), head_dim};
+  }
+  const int8_t* values() const { return keys + head_dim * kAttentionBlock; }
+  const float* scales() const {  // of 16 keys and of 16 values
+    return reinterpret_cast<const float*>(values() + head_dim * kAttentionBlock);
+  }
+  L Keys(int d) const {
+    return L::Multiply(L::LoadInt8(keys + d * kAttentionBlock), L::Load(scales()));
+  }
+  L Values(int j, int d) const {
+    const L scale = L::Set(scales()[kAttentionBlock + j]);
+    return L::Multiply(L::LoadInt8(values() + j * head_dim + d), scale);
+  }
+  L SomeValues(int j, int d, int n) const {
+    float some[kLanes] = {};
+    for (int i = 0; i < n; ++i) {
+      some[i] = static_cast<float>(values()[j * head_dim + d + i]) * scales()[kAttentionBlock + j];
+    }
+    return L::Load(some);
+  }
+};
+
+// Where a block is widened to f32, rows of values padded to whole lanes.
 struct BlockScratch {
   float* keys;    // [head_dim, 16]
   float* values;  // [16, padded]
@@ -28,64 +68,20 @@ struct BlockScratch {
 };
 
 template <class L>
-struct StoredF32 {
-  static FloatBlock Read(const unsigned char* block, const BlockScratch& to) {
-    const auto* keys = reinterpret_cast<const float*>(block);
-    const float* values = keys + to.head_dim * kAttentionBlock;
-    if (to.padded == to.head_dim) return {keys, values};
-    for (int j = 0; j < kAttentionBlock; ++j) {
-      for (int d = 0; d < to.padded; d += kLanes) {
-        L::LoadPartial(values + j * to.head_dim + d, to.head_dim - d)
-            .Store(to.values + j * to.padded + d);
-      }
-    }
-    return {keys, to.values};
-  }
-};
+using WideBlock = FloatsBlock<L, AsF32<L>>;
 
-template <class L>
-struct StoredF16 {
-  static FloatBlock Read(const unsigned char* block, const BlockScratch& to) {
-    const auto* keys = reinterpret_cast<const uint16_t*>(block);
-    const uint16_t* values = keys + to.head_dim * kAttentionBlock;
-    for (int d = 0; d < to.head_dim; ++d) {
-      L::LoadHalf(keys + d * kLanes).Store(to.keys + d * kLanes);
-    }
-    for (int j = 0; j < kAttentionBlock; ++j) {
-      const uint16_t* from = values + j * to.head_dim;
-      float* row = to.values + j * to.padded;
-      int d = 0;
-      for (; d + kLanes <= to.head_dim; d += kLanes) L::LoadHalf(from + d).Store(row + d);
-      if (d < to.head_dim) L::LoadHalfPartial(from + d, to.head_dim - d).Store(row + d);
-    }
-    return {to.keys, to.values};
+// Widened once for many readers.
+template <class L, class Block>
+inline WideBlock<L> Widen(const Block& block, const BlockScratch& to) {
+  for (int d = 0; d < to.head_dim; ++d) block.Keys(d).Store(to.keys + d * kAttentionBlock);
+  for (int j = 0; j < kAttentionBlock; ++j) {
+    float* row = to.values + j * to.padded;
+    int d = 0;
+    for (; d + kLanes <= to.head_dim; d += kLanes) block.Values(j, d).Store(row + d);
+    if (d < to.head_dim) block.SomeValues(j, d, to.head_dim - d).Store(row + d);
   }
-};
-
-template <class L>
-struct StoredInt8 {
-  static FloatBlock Read(const unsigned char* block, const BlockScratch& to) {
-    const auto* keys = reinterpret_cast<const int8_t*>(block);
-    const int8_t* values = keys + to.head_dim * kAttentionBlock;
-    const auto* scales = reinterpret_cast<const float*>(values + to.head_dim * kAttentionBlock);
-    const L key_scales = L::Load(scales);
-    for (int d = 0; d < to.head_dim; ++d) {
-      L::Multiply(L::LoadInt8(keys + d * kLanes), key_scales).Store(to.keys + d * kLanes);
-    }
-    for (int j = 0; j < kAttentionBlock; ++j) {
-      const L scale = L::Set(scales[kAttentionBlock + j]);
-      const int8_t* from = values + j * to.head_dim;
-      float* row = to.values + j * to.padded;
-      int d = 0;
-      for (; d + kLanes <= to.head_dim; d += kLanes) {
-        L::Multiply(L::LoadInt8(from + d), scale).Store(row + d);
-      }
-      for (; d < to.head_dim; ++d)
-        row[d] = static_cast<float>(from[d]) * scales[kAttentionBlock + j];
-    }
-    return {to.keys, to.values};
-  }
-};
+  return {to.keys, to.values, to.padded};
+}
 
 template <class L, class S>
 void WriteFloatsKernel(const KvSlot& slot) {

@@ -18,7 +18,7 @@ struct ScalarLanes {
   static constexpr int kQueries = 1;
   static constexpr int kPanels = 1;
   static constexpr int kPanelTokens = 1;
-  static constexpr int kPeakChains = 12;   // kernels/cpu/rates.inc.h; a divisor of 12
+  static constexpr int kPeakChains = 12;  // kernels/cpu/rates.inc.h; a divisor of 12
 
   float lane[kLanes];
 

@@ -90,9 +90,7 @@ struct PanelDots {
     }
   }
   // The same of a pair of quads: [panel, 128 bytes].
-  void AddPair(const uint8_t* bytes, const int8_t* x) {
-    D::template DotQuads<2>(dot, bytes, x);
-  }
+  void AddPair(const uint8_t* bytes, const int8_t* x) { D::template DotQuads<2>(dot, bytes, x); }
   void Times256() {
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
