@@ -8,7 +8,6 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu_weight.h"
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/cpu/select.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/host_memory.h"
 #include "kernels/step_buffer.h"
@@ -86,7 +85,6 @@ class CpuBackend : public Backend {
   std::vector<SampleScratch> sample_scratch_;  // one per thread
 
   // Scratch of Reserve.
-  const int64_t read_ahead_ = StreamReadAhead();
   int max_rows_ = 0;
   int64_t max_columns_ = 0;
   HostMemory int8_codes_;      // Int8Activations of at most max_rows_ tokens

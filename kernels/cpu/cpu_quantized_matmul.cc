@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kParallelProducts = 65536;  // below, waking threads costs more
 constexpr int64_t kMostTileRows = 64;
+constexpr int64_t kPartsPerThread = 4;
 constexpr int64_t kTokenBlockBytes = 512 << 10;  // activations of a tile stay in L2
 
 int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -22,29 +23,45 @@ int64_t PartSize(int64_t whole, int64_t most) { return CeilDivide(whole, CeilDiv
 
 }  // namespace
 
+// Threads share register tiles and, where those are few, parts of their columns: neighbouring
+// tokens of a tile share cache lines.
 Int8Activations CpuBackend::QuantizeRows(const PackedMatrix& weight, Rows x) {
   Check(x.rows <= max_rows_ && x.columns <= max_columns_, "a step keeps its limits");
   const PackedPanels panels = weight.panels(0);
   const int64_t groups = CeilDivide(panels.units, panels.activation_units);
   const int64_t stride = kernels_.tile_tokens(x.rows);
-  int8_t* codes = int8_codes_.as<int8_t>().data();
-  float* scales = int8_scales_.as<float>().data();
-  int32_t* starts = int8_starts_.as<int32_t>().data();
-  QuantizeArgs args = weight.quantize_args();
-  args.offset = panels.zeros ? 1 : kernels_.code_offsets[static_cast<size_t>(weight.format())];
-  args.stride = stride;
-  ForEachRow(x.rows, x.columns, [&](int row, int) {
-    const int64_t tile = row / stride;
-    const int64_t token = row % stride;
-    QuantizeArgs one = args;
-    one.x = x.row(row);
-    one.codes = codes + (tile * panels.units * stride + token) * kInt8Unit;
-    one.scales = scales + tile * groups * stride + token;
-    one.starts = starts + tile * groups * stride + token;
-    one.outliers = int8_outliers_.as<uint32_t>().data() + row * panels.units;
-    kernels_.quantize(one);
-  });
-  return {.codes = codes, .scales = scales, .starts = starts, .stride = stride};
+  const Int8Activations to = {.codes = int8_codes_.as<int8_t>().data(),
+                              .scales = int8_scales_.as<float>().data(),
+                              .starts = int8_starts_.as<int32_t>().data(),
+                              .stride = stride};
+  QuantizeArgs all = weight.quantize_args();
+  all.offset = panels.zeros ? 1 : kernels_.code_offsets[static_cast<size_t>(weight.format())];
+  all.stride = stride;
+  const int64_t tiles = CeilDivide(x.rows, stride);
+  const int64_t parts =
+      all.rounding == ActivationRounding::kBesideOutliers
+          ? 1
+          : std::min(groups, CeilDivide(kPartsPerThread * pool_.threads(), tiles));
+  const int64_t part_groups = CeilDivide(groups, parts);
+  const auto quantize = [&](int64_t tile, int64_t part) {
+    QuantizeArgs args = all;
+    args.first_group = part * part_groups;
+    args.end_group = std::min(groups, args.first_group + part_groups);
+    const int64_t first = tile * stride;
+    for (int64_t row = first; row < std::min<int64_t>(x.rows, first + stride); ++row) {
+      args.x = x.row(static_cast<int>(row));
+      args.codes = int8_codes_.as<int8_t>().data() +
+                   (tile * panels.units * stride + row - first) * kInt8Unit;
+      args.scales = int8_scales_.as<float>().data() + tile * groups * stride + row - first;
+      args.starts = int8_starts_.as<int32_t>().data() + tile * groups * stride + row - first;
+      args.outliers = int8_outliers_.as<uint32_t>().data() + row * panels.units;
+      kernels_.quantize(args);
+    }
+  };
+  ForEachRow(static_cast<int>(tiles * parts),
+             CeilDivide(x.rows * int64_t{x.columns}, tiles * parts),
+             [&](int item, int) { quantize(item / parts, item % parts); });
+  return to;
 }
 
 void CpuBackend::MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args) {
@@ -76,8 +93,7 @@ void CpuBackend::MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args
                  .bias = args.bias.empty() ? nullptr : args.bias.data() + row,
                  .out = args.out.data + token * args.out.stride + row,
                  .out_stride = args.out.stride,
-                 .scratch = packed_scratch_.as<uint8_t>().data() + thread * packed_bytes_,
-                 .read_ahead = read_ahead_});
+                 .scratch = packed_scratch_.as<uint8_t>().data() + thread * packed_bytes_});
   });
 }
 

@@ -60,7 +60,9 @@ struct QuantizeArgs {
   float static_scale = 0;
   float outlier_threshold = 0;
   int64_t group_units = 1;  // at most 4
-  int32_t offset = 0;       // 1 where the matrix has zeros, else KernelTable::code_offsets
+  int64_t first_group = 0;  // the groups to be done; beside outliers all of them
+  int64_t end_group = 0;
+  int32_t offset = 0;  // 1 where the matrix has zeros, else KernelTable::code_offsets
   // Unit u goes to codes + u * stride * 32, group g to scales[g * stride] and starts.
   int64_t stride = 1;
   int8_t* codes = nullptr;
@@ -88,7 +90,6 @@ struct PackedTile {
   float* out = nullptr;         // [tokens, out_stride]
   int64_t out_stride = 0;
   uint8_t* scratch = nullptr;  // PackedScratchBytes(tokens), aligned to 64 bytes
-  int64_t read_ahead = 0;      // bytes of each panel, while weights are streamed
 };
 
 constexpr int kMostTileTokens = 16;

@@ -26,11 +26,14 @@ struct UnitShape {
 
 inline int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-template <int64_t kBytes>
+// kToL2: not to L1, which waits for fewer lines at a time.
+constexpr int kToL1 = 3;
+constexpr int kToL2 = 2;
+template <int64_t kBytes, int kLevel = kToL1>
 inline void PrefetchLines(const void* from) {
 #pragma GCC unroll 8
   for (int64_t b = 0; b < kBytes; b += 64) {
-    __builtin_prefetch(static_cast<const uint8_t*>(from) + b);
+    __builtin_prefetch(static_cast<const uint8_t*>(from) + b, 0, kLevel);
   }
 }
 

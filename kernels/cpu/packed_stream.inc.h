@@ -9,6 +9,8 @@
 namespace sauva {
 namespace {
 
+constexpr int64_t kStreamReadAhead = 1024;  // bytes of each panel
+
 template <class L, class D, CodeFormat kFormat, int kTokens, int kPanels>
 struct PackedStream {
   using Shape = UnitShape<kFormat, kPanels>;
@@ -37,7 +39,7 @@ struct PackedStream {
       alignas(64) uint8_t bytes[Shape::kStride];
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
-        PrefetchLines<UnitBytes(kFormat)>(streams[p] + tile.read_ahead);
+        PrefetchLines<UnitBytes(kFormat), kToL2>(streams[p] + kStreamReadAhead);
         UnpackUnit<D, kFormat>(streams[p], bytes + p * kUnitSize, Shape::kPlaneStride);
       }
       if (kFormat == CodeFormat::kNf4) high.Add(bytes + Shape::kPlaneStride, x.codes);
@@ -56,7 +58,7 @@ struct PackedStream {
     alignas(64) uint8_t bytes[PlanesOf(kFormat) * kPlane];
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
-      PrefetchLines<kBytes>(streams[p] + pair * kBytes + tile.read_ahead);
+      PrefetchLines<kBytes, kToL2>(streams[p] + pair * kBytes + kStreamReadAhead);
       UnpackPair<D, kFormat>(streams[p], pair, bytes + p * kPairSize, kPlane);
     }
     const int8_t* codes = x.codes + pair * (kUnitColumns / kPairs);

@@ -92,20 +92,22 @@ inline CodeScale ScaleFor(uint32_t largest_bits) {
   return {largest / kInt8Max, kInt8Max / largest};
 }
 
-// The units of one group, from `first` on.
+// The units of group `index`.
 struct GroupUnits {
   static constexpr int kMost = kInt8LargestGroup / kInt8Unit;
+  int64_t index = 0;
   int64_t first = 0;
   int64_t count = 0;
   FloatUnit units[kMost];
 };
 
-inline void LoadGroup(const QuantizeArgs& args, int64_t first, GroupUnits& group) {
-  const int64_t left = (args.columns + kInt8Unit - 1) / kInt8Unit - first;
-  group.first = first;
+inline void LoadGroup(const QuantizeArgs& args, int64_t index, GroupUnits& group) {
+  group.index = index;
+  group.first = index * args.group_units;
+  const int64_t left = (args.columns + kInt8Unit - 1) / kInt8Unit - group.first;
   group.count = left < args.group_units ? left : args.group_units;
   for (int64_t i = 0; i < group.count; ++i) {
-    group.units[i] = LoadUnit(args, (first + i) * kInt8Unit);
+    group.units[i] = LoadUnit(args, (group.first + i) * kInt8Unit);
   }
 }
 
@@ -127,7 +129,7 @@ inline void QuantizeGroup(const QuantizeArgs& args, const GroupUnits& group, Cod
       for (int c = 0; c < kInt8Unit; ++c) codes[c] = 0;
     }
   }
-  const int64_t at = group.first / args.group_units * args.stride;
+  const int64_t at = group.index * args.stride;
   args.scales[at] = by.scale;
   args.starts[at] = -args.offset * Reduce(sums, [](Integers8 a, Integers8 b) { return a + b; });
 }
@@ -153,7 +155,7 @@ inline void QuantizeBesideOutliers(const QuantizeArgs& args) {
   }
   const CodeScale by = ScaleFor(LargestBits(largest));
   GroupUnits group;
-  for (int64_t i = 0; i < units; i += args.group_units) {
+  for (int64_t i = args.first_group; i < args.end_group; ++i) {
     LoadGroup(args, i, group);
     for (int64_t u = 0; u < group.count; ++u) {
       TakeOutliers(group.units[u], args.outlier_threshold);
@@ -164,9 +166,8 @@ inline void QuantizeBesideOutliers(const QuantizeArgs& args) {
 
 inline void QuantizeKernel(const QuantizeArgs& args) {
   if (args.rounding == ActivationRounding::kBesideOutliers) return QuantizeBesideOutliers(args);
-  const int64_t units = (args.columns + kInt8Unit - 1) / kInt8Unit;
   GroupUnits group;
-  for (int64_t i = 0; i < units; i += args.group_units) {
+  for (int64_t i = args.first_group; i < args.end_group; ++i) {
     LoadGroup(args, i, group);
     CodeScale by = ScaleFor(LargestBits(group));
     if (args.rounding == ActivationRounding::kStatic && by.scale == by.scale) {

@@ -54,13 +54,6 @@ const char* Name(InstructionSet isa) {
   return "unknown";
 }
 
-int64_t StreamReadAhead() {
-#ifdef SAUVA_X86_KERNELS
-  if (__builtin_cpu_is("amd")) return 256;
-#endif
-  return 1536;
-}
-
 absl::StatusOr<const KernelTable*> SelectKernels(InstructionSet isa) {
   const std::vector<InstructionSet> supported = SupportedInstructionSets();
   if (isa == InstructionSet::kAuto) return &TableOf(supported.back());
