@@ -56,7 +56,8 @@ class StepCost {
       if (tensor.shape.size() != 2) continue;
       const bool is_head = tensor.name == head;
       if (tensor.name == tensor_names::kEmbedding && !is_head) continue;
-      const MatrixCost cost = CostOf(model, tensor, is_head ? HeadFormat(format) : format);
+      const MatrixCost cost =
+          CostOf(model, tensor, is_head ? HeadFormat(format, model.spec) : format);
       const double operations = 2.0 * static_cast<double>(tensor.shape[0] * tensor.shape[1]);
       bytes_ += cost.bytes;
       double& sum = is_head ? (cost.quantized ? head_.int8_operations : head_.float_operations)

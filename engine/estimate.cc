@@ -49,7 +49,7 @@ int64_t EstimateEmbeddingBytes(const ModelSpec& spec, const Checkpoint& checkpoi
 
 int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint, LoadFormat format) {
   const std::string& head = spec.tied_head ? tensor_names::kEmbedding : tensor_names::kHead;
-  return SumBytes(spec, checkpoint, HeadFormat(format), [&](const std::string& name) {
+  return SumBytes(spec, checkpoint, HeadFormat(format, spec), [&](const std::string& name) {
     return name == head || name.starts_with("final_norm.");
   });
 }

@@ -73,8 +73,9 @@ const char* ActivationQuantization(LoadFormat format) {
   return format == LoadFormat::kF32 ? "none" : "as stored";
 }
 
-LoadFormat HeadFormat(LoadFormat format) {
-  return Rounds(format) && format != LoadFormat::kInt8 ? LoadFormat::kStored : format;
+LoadFormat HeadFormat(LoadFormat format, const ModelSpec& spec) {
+  if (!Rounds(format) || format == LoadFormat::kInt8) return format;
+  return spec.tied_head ? LoadFormat::kStored : LoadFormat::kInt8;
 }
 
 absl::StatusOr<std::optional<QuantizedMatrix>> RoundAtLoad(const WeightSource& source,

@@ -9,12 +9,13 @@
 #include "kernels/quantized_matrix.h"
 #include "kernels/weight_source.h"
 #include "model/checkpoint.h"
+#include "model/spec.h"
 
 // The formats a stage may be told to use, by the names they have in assignments and flags.
 namespace sauva {
 
 // What becomes of a checkpoint's matrices when they are loaded. Embeddings stay as stored;
-// so does the head, which only kInt8 compresses.
+// heads: HeadFormat.
 enum class LoadFormat {
   kStored,  // "native": numbers as numbers, quantized matrices as they are
   kF32,     // quantized matrices become numbers: what int8 activations cost is measured so
@@ -41,8 +42,10 @@ std::vector<std::string> KvTypeNames();
 // stored" where the checkpoint decides.
 const char* ActivationQuantization(LoadFormat format);
 
-// The format of a model's head, given that of its other matrices.
-LoadFormat HeadFormat(LoadFormat format);
+// The format of a model's head, given that of its other matrices. A head decides on tokens, so
+// formats of few bits round it to int8; where it is the embedding, which stays as stored, only
+// kInt8 makes a copy of it.
+LoadFormat HeadFormat(LoadFormat format, const ModelSpec& spec);
 
 // The matrix that PrepareWeight is to get in the place of numbers; nothing: the numbers.
 // Errors: those of kernels/round_to_nearest.h.

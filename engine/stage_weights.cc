@@ -261,7 +261,7 @@ class StageWeightsLoader {
 
   absl::Status LoadHead() {
     RETURN_IF_ERROR(Norm("final_norm", spec_.decoder.final_norm, weights_.final_norm_));
-    const LoadFormat format = HeadFormat(format_);
+    const LoadFormat format = HeadFormat(format_, spec_);
     if (!spec_.tied_head) {
       Plan(weights_.head_, {tensor_names::kHead, {spec_.vocab_size, spec_.hidden_size}, format});
       return absl::OkStatus();

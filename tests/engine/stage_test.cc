@@ -259,6 +259,31 @@ TEST_F(StageTest, EstimatesWhatItWillHold) {
   }
 }
 
+// Few bits for the layers, more for the head that decides; a tied one is the embedding.
+TEST_F(StageTest, FormatsOfFewBitsRoundAHeadOfItsOwnToInt8) {
+  spec_.vocab_size = 4096;  // a head that outweighs all padding
+  for (const bool tied : {false, true}) {
+    spec_.tied_head = tied;
+    checkpoint_ = RandomCheckpoint(spec_, 1);
+    const int64_t stored = EstimateHeadBytes(spec_, checkpoint_, LoadFormat::kStored);
+    const int64_t int8 = EstimateHeadBytes(spec_, checkpoint_, LoadFormat::kInt8);
+    ASSERT_LT(int8, stored);
+    for (const LoadFormat format : {LoadFormat::kInt4, LoadFormat::kInt3, LoadFormat::kNf4}) {
+      EXPECT_EQ(EstimateHeadBytes(spec_, checkpoint_, format), tied ? stored : int8);
+      auto as_planned = Load({.layers = {0, 3}, .weight_format = format});
+      ASSERT_TRUE(as_planned.ok()) << as_planned.status();
+      int64_t layers = 0;
+      for (int i = 0; i < 3; ++i) layers += EstimateLayerBytes(spec_, checkpoint_, i, format);
+      const int64_t embedding = EstimateEmbeddingBytes(spec_, checkpoint_);
+      const int64_t expected = layers + embedding + (tied ? stored - embedding : int8);
+      // Buffers are rounded up to 64 bytes, and read a little beyond their ends.
+      EXPECT_NEAR(static_cast<double>((*as_planned)->weight_bytes()), static_cast<double>(expected),
+                  40 * 320)
+          << Name(format);
+    }
+  }
+}
+
 TEST_F(StageTest, CountsTheBytesOfAKvBlockOverItsLayers) {
   auto stage = Load({.layers = {1, 3}, .first = false, .kv_type = DType::kF16});
   ASSERT_TRUE(stage.ok()) << stage.status();
