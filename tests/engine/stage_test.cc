@@ -262,6 +262,7 @@ TEST_F(StageTest, EstimatesWhatItWillHold) {
 // Few bits for the layers, more for the head that decides; a tied one is the embedding.
 TEST_F(StageTest, FormatsOfFewBitsRoundAHeadOfItsOwnToInt8) {
   spec_.vocab_size = 4096;  // a head that outweighs all padding
+  spec_.hidden_size = 32;   // whole units of codes
   for (const bool tied : {false, true}) {
     spec_.tied_head = tied;
     checkpoint_ = RandomCheckpoint(spec_, 1);
