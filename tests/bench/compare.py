@@ -26,6 +26,7 @@ CHECKPOINTS = {
     "sauva-1b-int4": ["--format", "gptq4", "--group-size", "32"],
     "sauva-1b-int4-head": ["--format", "gptq4", "--group-size", "32", "--quantize-head"],
     "sauva-1b-int8": ["--format", "int8"],
+    "sauva-1b-f16": ["--format", "f16"],
     "sauva-7b-int4": ["--shape", "7b", "--format", "gptq4", "--group-size", "32"],
 }
 GGUFS = {
@@ -96,7 +97,7 @@ def read_batched(text):
 def parts(options):
     """(part, [(program, command, reader)]); the most telling parts first."""
 
-    def rows(name, checkpoint, ggufs, threads, prompt=512, decode=32):
+    def rows(name, checkpoint, ggufs, threads, prompt=512, decode=32, weights="native"):
         runs = [
             (
                 "sauva",
@@ -110,6 +111,8 @@ def parts(options):
                     str(prompt),
                     "--decode-steps",
                     str(decode),
+                    "--weights",
+                    weights,
                 ),
                 read_sauva,
             )
@@ -182,8 +185,27 @@ def parts(options):
     yield rows("7B 4 bit, 2 threads", "sauva-7b-int4", ["7b-q4_0"], 2, prompt=0, decode=8)
     yield rows("1.1B 4 bit, 1 thread", "sauva-1b-int4", ["1b-q4_0"], 1, prompt=256, decode=16)
     yield rows(
-        "1.1B 4 bit with a 4-bit head, 2 threads", "sauva-1b-int4-head", ["1b-q4_K_M"], 2, prompt=256
+        "1.1B 4 bit with a 4-bit head, 2 threads",
+        "sauva-1b-int4-head",
+        ["1b-q4_0", "1b-q4_K_M"],
+        2,
     )
+    yield rows(
+        "1.1B rounded to 4 bit while loading, 2 threads",
+        "sauva-1b-f16",
+        ["1b-q4_0"],
+        2,
+        weights="int4",
+    )
+    yield rows(
+        "1.1B rounded to 8 bit while loading, 2 threads",
+        "sauva-1b-f16",
+        ["1b-q8_0"],
+        2,
+        decode=16,
+        weights="int8",
+    )
+    yield rows("1.1B f16, 2 threads", "sauva-1b-f16", [], 2, decode=16)
     if options.llama_avx2:
         command = peer(
             options.llama_avx2, options, "1b-q4_0", 2, 256, 16, "-lm", "none", "--no-warmup"
