@@ -12,7 +12,9 @@ namespace sauva {
 namespace {
 
 constexpr int64_t kParallelProducts = 65536;  // below, waking threads costs more
-constexpr int64_t kMostTileRows = 64;
+constexpr int64_t kTileRows = 64;
+constexpr int64_t kMostTileRows = 128;  // of few tokens: memory is read on and on
+constexpr int64_t kFewTokens = 4;
 constexpr int64_t kPartsPerThread = 4;
 constexpr int64_t kTokenBlockBytes = 512 << 10;  // activations of a tile stay in L2
 
@@ -77,7 +79,8 @@ void CpuBackend::MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args
   if (weight.rows() * args.x.rows * weight.columns() >= kParallelProducts) {
     constexpr int64_t kTilesPerThread = 4;
     const int64_t share = CeilDivide(rows, pool_.threads() * kTilesPerThread);
-    rows = std::min(kMostTileRows, CeilDivide(share, kLanes) * kLanes);
+    const int64_t whole = CeilDivide(share, kTileRows) * kTileRows;
+    rows = std::min(args.x.rows <= kFewTokens ? kMostTileRows : kTileRows, whole);
   }
   const auto packed_tile = kernels_.packed_tile[static_cast<size_t>(weight.format())];
   pool_.Run(CeilDivide(weight.rows(), rows) * token_tiles, [&](int64_t tile, int thread) {

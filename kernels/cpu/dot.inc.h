@@ -29,7 +29,9 @@ inline void DotRegisters(const DotTile& tile, int row, int token) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       weight[r] = S::Load(w + r * tile.weight_stride + k);
-      if constexpr (kTokens == 1) __builtin_prefetch(w + r * tile.weight_stride + k + kAhead);
+      if constexpr (kTokens == 1) {
+        __builtin_prefetch(w + r * tile.weight_stride + k + kAhead, 0, 2);  // to L2
+      }
     }
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {

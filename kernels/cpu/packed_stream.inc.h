@@ -20,6 +20,8 @@ struct PackedStream {
   const int panel;
   Activations x;
   const uint8_t* streams[kPanels];  // the next unit of each panel
+  // From there to what is read ahead: the same panel, or its end that of the panels after these.
+  int64_t ahead = kStreamReadAhead;
   L sum[kTokens][kPanels];
   L inner[kTokens][kPanels];
 
@@ -39,7 +41,7 @@ struct PackedStream {
       alignas(64) uint8_t bytes[Shape::kStride];
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) {
-        PrefetchLines<UnitBytes(kFormat), kToL2>(streams[p] + kStreamReadAhead);
+        PrefetchLines<UnitBytes(kFormat), kToL2>(streams[p] + ahead);
         UnpackUnit<D, kFormat>(streams[p], bytes + p * kUnitSize, Shape::kPlaneStride);
       }
       if (kFormat == CodeFormat::kNf4) high.Add(bytes + Shape::kPlaneStride, x.codes);
@@ -58,7 +60,7 @@ struct PackedStream {
     alignas(64) uint8_t bytes[PlanesOf(kFormat) * kPlane];
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
-      PrefetchLines<kBytes, kToL2>(streams[p] + pair * kBytes + kStreamReadAhead);
+      PrefetchLines<kBytes, kToL2>(streams[p] + pair * kBytes + ahead);
       UnpackPair<D, kFormat>(streams[p], pair, bytes + p * kPairSize, kPlane);
     }
     const int8_t* codes = x.codes + pair * (kUnitColumns / kPairs);
@@ -89,6 +91,10 @@ struct PackedStream {
 
   // The next weight group, of `units` units.
   void AddWeightGroup(int64_t units) {
+    const uint8_t* end = tile.weight.data + (panel + 1) * tile.weight.panel_bytes;
+    if (streams[0] + kStreamReadAhead >= end) {
+      ahead = kStreamReadAhead + (kPanels - 1) * tile.weight.panel_bytes;
+    }
     const uint8_t* tails[kPanels];
     const uint8_t* zeros[kPanels];
 #pragma GCC unroll 4

@@ -1,5 +1,7 @@
 #include "kernels/cpu/thread_pool.h"
 
+#include <chrono>
+
 #include "base/check.h"
 #include "kernels/factory.h"
 
@@ -10,8 +12,8 @@ constexpr uint64_t kInside = 0x7fff;
 constexpr uint64_t kOpen = 0x8000;
 constexpr uint64_t kJobStep = 0x10000;
 constexpr int kMaxThreads = 1024;
-// About 20 microseconds: longer than the gap between two ops, shorter than waking costs.
-constexpr int kSpins = 400;
+// Longer than the gap between two ops, and about what waking costs.
+constexpr auto kSpinTime = std::chrono::microseconds(50);
 
 void Pause() {
 #if defined(__x86_64__)
@@ -19,9 +21,26 @@ void Pause() {
 #endif
 }
 
+// Looks until `found()` or the time is up; tells whether it found.
+template <class F>
+bool SpinUntil(std::chrono::microseconds time, const F& found) {
+  constexpr int kLooks = 16;  // for one at the clock
+  if (found()) return true;
+  if (time.count() == 0) return false;
+  const auto end = std::chrono::steady_clock::now() + time;
+  do {
+    for (int i = 0; i < kLooks; ++i) {
+      if (found()) return true;
+      Pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : spins_(threads <= UsableCores() ? kSpins : 0) {
+ThreadPool::ThreadPool(int threads)
+    : spin_time_(threads <= UsableCores() ? kSpinTime : kSpinTime.zero()) {
   Check(threads >= 1 && threads <= kMaxThreads, "a pool has 1 to 1024 threads");
   helpers_.reserve(static_cast<size_t>(threads) - 1);
   for (int i = 1; i < threads; ++i) helpers_.emplace_back([this, i] { HelperMain(i); });
@@ -52,28 +71,28 @@ void ThreadPool::RunJob(const Job& job) {
   }
   RunTiles(0);
   // No tile is left: who has not come yet need not come, so only those inside are awaited.
-  uint64_t state = state_.fetch_and(~kOpen) & ~kOpen;
-  for (int i = 0; i < spins_ && (state & kInside) != 0; ++i) {
-    Pause();
-    state = state_.load(std::memory_order_acquire);
-  }
-  if ((state & kInside) == 0) return;
+  state_.fetch_and(~kOpen);
+  const auto nobody_inside = [this] {
+    return (state_.load(std::memory_order_acquire) & kInside) == 0;
+  };
+  if (SpinUntil(spin_time_, nobody_inside)) return;
   std::unique_lock lock(mutex_);
-  empty_.wait(lock, [&] { return (state_.load(std::memory_order_acquire) & kInside) == 0; });
+  empty_.wait(lock, nobody_inside);
 }
 
 uint64_t ThreadPool::AwaitJob(uint64_t seen) {
   const auto is_new = [&](uint64_t state) {
     return (state & kOpen) != 0 && state / kJobStep != seen / kJobStep;
   };
-  for (int i = 0; i < spins_; ++i) {
-    const uint64_t state = state_.load(std::memory_order_acquire);
-    if (is_new(state) || stopping_) return state;
-    Pause();
+  uint64_t state = 0;
+  if (SpinUntil(spin_time_, [&] {
+        state = state_.load(std::memory_order_acquire);
+        return is_new(state) || stopping_;
+      })) {
+    return state;
   }
   std::unique_lock lock(mutex_);
   ++sleepers_;
-  uint64_t state = 0;
   wake_.wait(lock, [&] {
     state = state_.load();
     return is_new(state) || stopping_;

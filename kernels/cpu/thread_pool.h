@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -10,7 +11,7 @@
 namespace sauva {
 
 // Threads that run the tiles of one op together and then wait for the next. The caller is
-// one of them. A waiting thread looks for work for some microseconds, if every thread has
+// one of them. A waiting thread looks for work for 50 microseconds, if every thread has
 // a core of its own, and then sleeps: an idle pool takes no time.
 // Thread: Run is called by one thread at a time.
 class ThreadPool {
@@ -47,7 +48,7 @@ class ThreadPool {
   uint64_t AwaitJob(uint64_t seen);
   void RunTiles(int thread);
 
-  const int spins_;
+  const std::chrono::microseconds spin_time_;
   Job job_;  // written by the caller while no helper is inside
   std::atomic<int64_t> next_tile_{0};
   // Bits 0-14: helpers inside the job; bit 15: open, helpers may enter; above: job number.
