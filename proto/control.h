@@ -29,9 +29,6 @@ struct LayerRange {
 // How hidden states go from a stage to the next.
 enum class LinkKind { kGrpc, kNccl };
 
-// Bytes of what two ranks of NCCL meet with.
-inline constexpr size_t kNcclIdBytes = 128;
-
 struct StageEndpoint {
   std::string worker_id;
   std::string address;  // host:port of the worker's stage plane
@@ -83,7 +80,6 @@ struct StageReport {
   uint32_t running_sequences = 0;  // head only
   uint32_t waiting_sequences = 0;  // head only
   uint32_t free_kv_blocks = 0;     // head only
-  std::string nccl_id;             // kLoaded, when its link is NCCL
 };
 
 // What a worker knows of NCCL on its machine.
@@ -120,6 +116,8 @@ struct StageBroken {
   uint64_t epoch = 0;
   std::string suspect_worker_id;  // empty: unknown
   std::string reason;
+  // The link by NCCL that failed: index of the stage that sends on it. None: something else did.
+  std::optional<int> nccl_link = std::nullopt;
 };
 
 // Coordinator to worker.
@@ -131,7 +129,6 @@ struct Welcome {
 struct StartStage {
   uint64_t epoch = 0;
   uint32_t num_kv_blocks = 0;
-  std::string nccl_id;  // of the stage before, when its link is NCCL
 };
 struct StopStage {
   uint64_t epoch = 0;  // stages of this epoch or an older one end
@@ -187,6 +184,16 @@ struct ServedModel {
   uint32_t ready_pipelines = 0;
 };
 
+// Two workers between which NCCL is not tried, since it could not connect them.
+struct AvoidedLink {
+  std::string worker_id;
+  std::string other_worker_id;
+  int failures = 0;  // in a row
+  std::string reason;  // of the last one
+  uint32_t retry_ms = 0;  // until NCCL may be tried again; 0: at the next placement
+  bool operator==(const AvoidedLink&) const = default;
+};
+
 struct ClusterStatus {
   std::vector<WorkerStatus> workers;
   std::vector<PipelineStatus> pipelines;
@@ -194,6 +201,7 @@ struct ClusterStatus {
   std::string build_id;
   std::vector<ServedModel> models;
   std::string placement_error;  // why no pipeline can be placed; empty: none
+  std::vector<AvoidedLink> avoided_links;
 };
 
 }  // namespace sauva

@@ -53,6 +53,20 @@ TEST(StatusViewTest, TheTableTellsWhyNothingIsPlaced) {
   EXPECT_THAT(StatusTable(status), HasSubstr("cannot place a pipeline: needs 9 GB, has 2 GB"));
 }
 
+TEST(StatusViewTest, PairsThatNcclCouldNotConnectAreNamedWithTheReason) {
+  ClusterStatus status = TwoStages();
+  EXPECT_THAT(StatusTable(status), Not(HasSubstr("NCCL")));
+  EXPECT_TRUE(nlohmann::json::parse(StatusJson(status))["avoided_links"].empty());
+  status.avoided_links = {{"worker-a", "worker-b", 2, "no route to host", 61'500}};
+  EXPECT_THAT(StatusTable(status),
+              HasSubstr("NCCL is not tried between worker-a and worker-b for 1m1s, it failed 2 "
+                        "times in a row: no route to host"));
+  const auto link = nlohmann::json::parse(StatusJson(status))["avoided_links"][0];
+  EXPECT_EQ(link["workers"], (std::vector<std::string>{"worker-a", "worker-b"}));
+  EXPECT_EQ(link["failures"], 2);
+  EXPECT_EQ(link["retry_ms"], 61'500);
+}
+
 TEST(StatusViewTest, TheJsonCarriesEveryStage) {
   const auto json = nlohmann::json::parse(StatusJson(TwoStages()));
   const auto& pipeline = json["pipelines"][0];
