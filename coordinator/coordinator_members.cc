@@ -227,7 +227,7 @@ void Coordinator::Lose(const std::string& worker_id, const std::string& reason) 
   WorkerRecord worker = std::move(found->second);
   workers_.erase(found);
   ++counters_.workers_lost;
-  link_failures_.Forget(worker_id);
+  link_failures_.Forget(worker.id());
   Log(Level::kWarning, "worker lost",
       {{"worker", worker.id()}, {"epoch", worker.epoch}, {"reason", reason}});
   if (worker.connected()) {

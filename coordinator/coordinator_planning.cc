@@ -10,6 +10,15 @@ namespace sauva {
 
 using Level = LogNote::Level;
 
+namespace {
+
+// What the backend of a worker keeps of its memory for its threads.
+int64_t KeptBytes(const ModelDescription& model, const WorkerHello& worker) {
+  return worker.backend_class == "cpu" ? model.host_scratch.BytesFor(worker.threads) : 0;
+}
+
+}  // namespace
+
 void Coordinator::Plan() {
   if (shutting_down_ || now_ < plan_at_ || !MayPlace()) return;
   plan_at_ = absl::InfiniteFuture();
@@ -105,6 +114,7 @@ Placement Coordinator::PlaceOn(const ModelRecord& model,
     candidates.push_back({.id = worker->id(),
                           .backend_class = worker->hello.backend_class,
                           .memory_bytes = static_cast<int64_t>(worker->hello.memory_bytes),
+                          .kept_bytes = KeptBytes(model.description, worker->hello),
                           .read_bytes_per_second = worker->hello.read_bytes_per_second,
                           .operations_per_second = worker->hello.operations_per_second,
                           .link_bytes_per_second = worker->hello.link_bytes_per_second,

@@ -101,6 +101,7 @@ struct WorkerHello {
   double read_bytes_per_second = 0;
   double operations_per_second = 0;
   double link_bytes_per_second = 0;
+  int threads = 0;  // that compute, on a CPU
   std::string build_id;
   std::optional<StageReport> stage;  // what it still serves
   uint64_t newest_epoch = 0;         // the highest it was ever told to serve; 0: none

@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint32_t kMaxLayers = 1 << 16;
 constexpr uint32_t kMaxTokens = 1 << 30;
+constexpr uint32_t kMaxThreads = 1 << 14;
 
 absl::Status CheckLimit(const char* field, uint64_t found, uint64_t limit) {
   if (found <= limit) return absl::OkStatus();
@@ -201,6 +202,8 @@ absl::StatusOr<WorkerHello> FromProto(const v1::WorkerHello& in) {
   out.read_bytes_per_second = in.read_bytes_per_second();
   out.operations_per_second = in.operations_per_second();
   out.link_bytes_per_second = in.link_bytes_per_second();
+  RETURN_IF_ERROR(CheckLimit("hello.threads", in.threads(), kMaxThreads));
+  out.threads = static_cast<int>(in.threads());
   out.build_id = in.build_id();
   out.newest_epoch = in.newest_epoch();
   out.nccl = {in.nccl().version(), in.nccl().device(), in.nccl().error()};
@@ -221,6 +224,7 @@ void ToProto(const WorkerHello& in, v1::WorkerHello* out) {
   out->set_read_bytes_per_second(in.read_bytes_per_second);
   out->set_operations_per_second(in.operations_per_second);
   out->set_link_bytes_per_second(in.link_bytes_per_second);
+  out->set_threads(static_cast<uint32_t>(in.threads));
   out->set_build_id(in.build_id);
   out->set_newest_epoch(in.newest_epoch);
   out->mutable_nccl()->set_version(in.nccl.version);

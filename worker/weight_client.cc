@@ -87,10 +87,11 @@ struct WeightClient::Call {
 WeightClient::Call::~Call() {
   if (stream != nullptr) stream->Cancel();
   if (pair == nullptr) return;
-  // Shared: std::function wants to be copied.
-  const std::shared_ptr<NcclPair> aborted = std::move(pair);
-  const absl::Status status = nccl.receivers.Start([aborted]() mutable { aborted.reset(); });
-  if (!status.ok()) LogWarning("aborts of NCCL hang", {{"reason", status.ToString()}});
+  NcclPair* aborted = pair.release();
+  const absl::Status status = nccl.receivers.Start([aborted] { delete aborted; });
+  if (status.ok()) return;
+  LogWarning("aborts of NCCL hang: a communicator is left as it is",
+             {{"reason", status.ToString()}});
 }
 
 absl::StatusOr<v1::WeightReply> WeightClient::Call::Ask(v1::WeightRequest request,

@@ -6,7 +6,6 @@
 #include <span>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "base/bounded_queue.h"
 #include "base/log.h"
 #include "base/status_macros.h"

@@ -80,13 +80,16 @@ class SpareClock {
   std::optional<absl::Time> since_;
 };
 
+int ThreadsOf(const WorkerConfig& config) {
+  return config.threads > 0 ? config.threads : UsableCores();
+}
+
 absl::StatusOr<MachineRates> MeasureRates(const WorkerConfig& config) {
   if (IsCuda(config.device)) {
     ASSIGN_OR_RETURN(const int index, CudaIndex(config.device));
     return MeasureCudaRates(index);
   }
-  return MeasureMachineRates(config.threads > 0 ? config.threads : UsableCores(),
-                             config.memory_bytes);
+  return MeasureMachineRates(ThreadsOf(config), config.memory_bytes);
 }
 
 template <class... F>
@@ -248,6 +251,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
                   .read_bytes_per_second = rates.read_bytes_per_second,
                   .operations_per_second = rates.operations_per_second,
                   .link_bytes_per_second = kAssumedLinkBytesPerSecond,
+                  .threads = IsCuda(config.device) ? 0 : ThreadsOf(config),
                   .build_id = BuildId()};
   parts->hello.nccl = nccl;
   ASSIGN_OR_RETURN(parts->hello.address,

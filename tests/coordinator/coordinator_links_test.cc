@@ -1,4 +1,7 @@
 // Links by NCCL that cannot be had although both workers have NCCL.
+#include <string>
+#include <vector>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/story.h"
@@ -10,8 +13,11 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
 
+// A worker that cannot hold the whole model.
 void JoinWithNccl(Story& story, const std::string& id, const std::string& version = "2.28.9") {
-  story.Prepare(id).hello.nccl = {.version = version, .device = "GPU of " + id};
+  WorkerHello& hello = story.Prepare(id).hello;
+  hello.memory_bytes = 4'000'000;
+  hello.nccl = {.version = version, .device = "GPU of " + id};
   story.Join(id);
 }
 
@@ -29,17 +35,15 @@ Story Serving(LinkPolicy policy) {
   return story;
 }
 
-// The sender reports that the link of the pipeline fails; then there is another, or a refusal.
+// The sender reports that the link of the pipeline fails.
 void FailLink(Story& story) {
-  const PipelineStatus pipeline = story.OnlyPipeline();
-  ASSERT_THAT(pipeline.stages, SizeIs(2));
-  story.Break(story.WorkersOf(pipeline)[0], story.WorkersOf(pipeline)[1], 0);
-  story.AdvanceUntil([&] {
-    const ClusterStatus status = story.Status();
-    return !status.placement_error.empty() ||
-           (status.pipelines.size() == 1 && status.pipelines[0].ready &&
-            status.pipelines[0].epoch > pipeline.epoch);
-  });
+  const std::vector<std::string> workers = story.WorkersOf(story.OnlyPipeline());
+  ASSERT_THAT(workers, SizeIs(2));
+  story.Break(workers[0], workers[1], 0);
+}
+void FailLinkAndAwaitTheNext(Story& story) {
+  FailLink(story);
+  story.AdvanceUntilReady();
 }
 
 LinkKind LinkOf(const Story& story) { return story.OnlyPipeline().stages[0].endpoint.link; }
@@ -47,10 +51,10 @@ LinkKind LinkOf(const Story& story) { return story.OnlyPipeline().stages[0].endp
 TEST(CoordinatorLinksTest, AutoGoesByGrpcAfterTwoLinksThatNeverWereThere) {
   Story story = Serving(LinkPolicy::kAuto);
   EXPECT_EQ(LinkOf(story), LinkKind::kNccl);
-  FailLink(story);
+  FailLinkAndAwaitTheNext(story);
   EXPECT_EQ(LinkOf(story), LinkKind::kNccl);
   EXPECT_THAT(story.Status().avoided_links, IsEmpty());
-  FailLink(story);
+  FailLinkAndAwaitTheNext(story);
   EXPECT_EQ(LinkOf(story), LinkKind::kGrpc);
   ASSERT_THAT(story.Status().avoided_links, SizeIs(1));
   const AvoidedLink avoided = story.Status().avoided_links[0];
@@ -65,8 +69,8 @@ TEST(CoordinatorLinksTest, AutoGoesByGrpcAfterTwoLinksThatNeverWereThere) {
 
 TEST(CoordinatorLinksTest, NcclIsTriedAgainAfterAWhile) {
   Story story = Serving(LinkPolicy::kAuto);
-  FailLink(story);
-  FailLink(story);
+  FailLinkAndAwaitTheNext(story);
+  FailLinkAndAwaitTheNext(story);
   story.Advance(absl::Seconds(61));
   EXPECT_EQ(LinkOf(story), LinkKind::kGrpc) << "what serves is not disturbed";
   const uint64_t epoch = story.OnlyPipeline().epoch;
@@ -78,8 +82,8 @@ TEST(CoordinatorLinksTest, NcclIsTriedAgainAfterAWhile) {
 
 TEST(CoordinatorLinksTest, AnotherProcessOfTheSameNameIsTriedAgain) {
   Story story = Serving(LinkPolicy::kAuto);
-  FailLink(story);
-  FailLink(story);
+  FailLinkAndAwaitTheNext(story);
+  FailLinkAndAwaitTheNext(story);
   story.Kill("w1");
   story.Break("w0", "w1");
   JoinWithNccl(story, "w1");
@@ -94,7 +98,7 @@ TEST(CoordinatorLinksTest, ALinkOverWhichStepsHavePassedIsNotGivenUp) {
     const std::string receiver = story.WorkersOf(story.OnlyPipeline())[1];
     story.worker(receiver).stage->steps_done = 3;
     story.Advance(absl::Seconds(1));
-    FailLink(story);
+    FailLinkAndAwaitTheNext(story);
     EXPECT_EQ(LinkOf(story), LinkKind::kNccl);
   }
   EXPECT_EQ(story.coordinator().counters().link_failures, 0u);
@@ -112,8 +116,10 @@ TEST(CoordinatorLinksTest, OnlyAnEndOfTheLinkCanSayThatItFailed) {
 
 TEST(CoordinatorLinksTest, WithNcclAskedForThePairIsRefusedWithTheReason) {
   Story story = Serving(LinkPolicy::kNccl);
+  FailLinkAndAwaitTheNext(story);
   FailLink(story);
-  FailLink(story);
+  story.AdvanceUntil(
+      [&] { return story.Status().placement_error.find("NCCL could not") != std::string::npos; });
   EXPECT_THAT(story.Status().pipelines, IsEmpty());
   EXPECT_THAT(story.Status().placement_error,
               HasSubstr("--link nccl: no NCCL link from worker w0 to w1: NCCL could not connect "
@@ -132,7 +138,6 @@ TEST(CoordinatorLinksTest, ADrainingWorkersPipelineIsNotEndedForOneWhoseLinksAre
   const PipelineStatus pipeline = story.OnlyPipeline();
   const std::string leaving = story.WorkersOf(pipeline)[0];
   story.worker(leaving).stage->running_sequences = 3;
-  story.Prepare("w2").hello.memory_bytes = 4'000'000;  // not the whole model
   JoinWithNccl(story, "w2", "2.27.3");
   story.Advance(absl::Milliseconds(500));
   story.Event(DrainAsked{.ticket = 7, .worker_id = leaving, .timeout = absl::Seconds(20)});

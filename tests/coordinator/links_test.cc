@@ -24,8 +24,9 @@ WorkerHello OnCpu(const std::string& id) {
 }
 
 // "n" or "g" for each link but the last stage's, which goes nowhere.
-absl::StatusOr<std::string> Chosen(LinkPolicy policy, const std::vector<WorkerHello>& workers,
-                                   const LinkFailures& failures = LinkFailures({})) {
+absl::StatusOr<std::string> Chosen(
+    LinkPolicy policy, const std::vector<WorkerHello>& workers,
+    const LinkFailures& failures = LinkFailures(LinkFailureLimits{})) {
   std::vector<const WorkerHello*> hellos;
   for (const WorkerHello& worker : workers) hellos.push_back(&worker);
   std::vector<StageEndpoint> stages(workers.size());

@@ -243,6 +243,17 @@ TEST(PlacementTest, ManyWorkersOfTwoClassesHoldTogetherWhatNeitherClassCan) {
   EXPECT_GE(placement.pipelines[0].size(), 8u);
 }
 
+TEST(PlacementTest, WhatAWorkersBackendKeepsForItselfIsNotGivenAway) {
+  const int64_t needed = StageMemoryBytes(Model(4), {0, 4}, 1024);
+  std::vector<PlacementWorker> workers{Worker("a", needed + kMega)};
+  workers[0].kept_bytes = kMega;
+  EXPECT_THAT(Place(Model(4), workers, Goals(1)).pipelines, SizeIs(1));
+  ++workers[0].kept_bytes;
+  const Placement refused = Place(Model(4), workers, Goals(1));
+  EXPECT_THAT(refused.pipelines, IsEmpty());
+  EXPECT_THAT(refused.refusal, HasSubstr("each keeps 1000001 for its threads"));
+}
+
 TEST(PlacementTest, SurvivorsKeepTheirLayersAndASpareTakesTheLostOnes) {
   std::vector<PlacementWorker> workers = Workers(3);
   workers[0].holds = {0, 3};

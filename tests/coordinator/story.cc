@@ -1,5 +1,7 @@
 #include "tests/coordinator/story.h"
 
+#include <algorithm>
+
 #include "gtest/gtest.h"
 
 namespace sauva {
@@ -51,7 +53,7 @@ Story::FakeWorker& Story::Prepare(const std::string& id) {
 
 void Story::Join(const std::string& id) {
   FakeWorker& worker = Prepare(id);
-  worker.hello.newest_epoch = worker.newest_epoch;
+  worker.hello.newest_epoch = std::max(worker.hello.newest_epoch, worker.newest_epoch);
   worker.hello.stage = worker.stage;
   worker.connection = ++last_connection_;
   Event(WorkerJoined{worker.connection, worker.hello});

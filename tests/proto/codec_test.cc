@@ -168,12 +168,14 @@ TEST(ControlCodecTest, EveryWorkerMessageSurvivesTheRoundTrip) {
   hello.memory_bytes = 5;
   hello.stage = report;
   hello.newest_epoch = 7;
+  hello.threads = 12;
   hello.nccl = {"2.28.9", "GPU-1", "none"};
   const auto hello_back = FromProto(ToProto(WorkerMessage(hello)));
   ASSERT_TRUE(hello_back.ok()) << hello_back.status();
   const auto& greeted = std::get<WorkerHello>(*hello_back);
   EXPECT_EQ(greeted.memory_bytes, 5u);
   EXPECT_EQ(greeted.newest_epoch, 7u);
+  EXPECT_EQ(greeted.threads, 12);
   EXPECT_EQ(greeted.nccl.version, "2.28.9");
   EXPECT_EQ(greeted.nccl.device, "GPU-1");
   EXPECT_EQ(greeted.nccl.error, "none");
