@@ -10,7 +10,7 @@
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "coordinator/placement.h"
-#include "kernels/host_scratch.h"
+#include "engine/stage.h"
 #include "proto/control.h"
 
 // What happens to the coordinator and what it wants done.
