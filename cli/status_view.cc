@@ -66,6 +66,7 @@ nlohmann::json StageJson(size_t index, const StageStatus& stage) {
           {"phase", PhaseName(report.phase)},
           {"error", report.error},
           {"weight_bytes", report.weight_bytes},
+          {"scratch_bytes", report.scratch_bytes},
           {"kv_bytes", report.kv_bytes},
           {"num_kv_blocks", report.num_kv_blocks},
           {"free_kv_blocks", report.free_kv_blocks},

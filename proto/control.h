@@ -73,6 +73,7 @@ struct StageReport {
   uint32_t max_kv_blocks = 0;  // kLoaded: what the budget holds
   uint32_t num_kv_blocks = 0;  // kServing: the pipeline's pool
   uint64_t weight_bytes = 0;
+  uint64_t scratch_bytes = 0;  // of steps
   uint64_t kv_bytes = 0;
   uint64_t steps_done = 0;
   uint64_t tokens_done = 0;

@@ -159,6 +159,7 @@ absl::StatusOr<StageReport> FromProto(const v1::StageReport& in) {
   out.max_kv_blocks = in.max_kv_blocks();
   out.num_kv_blocks = in.num_kv_blocks();
   out.weight_bytes = in.weight_bytes();
+  out.scratch_bytes = in.scratch_bytes();
   out.kv_bytes = in.kv_bytes();
   out.steps_done = in.steps_done();
   out.tokens_done = in.tokens_done();
@@ -176,6 +177,7 @@ void ToProto(const StageReport& in, v1::StageReport* out) {
   out->set_max_kv_blocks(in.max_kv_blocks);
   out->set_num_kv_blocks(in.num_kv_blocks);
   out->set_weight_bytes(in.weight_bytes);
+  out->set_scratch_bytes(in.scratch_bytes);
   out->set_kv_bytes(in.kv_bytes);
   out->set_steps_done(in.steps_done);
   out->set_tokens_done(in.tokens_done);

@@ -435,6 +435,7 @@ std::optional<StageReport> WorkerSession::Report() const {
   if (phase_ == Phase::kLoading) return report;
   report.max_kv_blocks = loaded_.max_kv_blocks;
   report.weight_bytes = loaded_.weight_bytes;
+  report.scratch_bytes = loaded_.scratch_bytes;
   if (phase_ != Phase::kServing) return report;
   report.num_kv_blocks = num_kv_blocks_;
   report.kv_bytes = kv_bytes_;

@@ -37,6 +37,7 @@ struct LoadedStage {
   ModelFacts facts;
   uint32_t max_kv_blocks = 0;  // what the memory budget holds
   uint64_t weight_bytes = 0;
+  uint64_t scratch_bytes = 0;
 };
 struct StageLoaded {
   uint64_t epoch = 0;

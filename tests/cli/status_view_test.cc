@@ -23,6 +23,7 @@ ClusterStatus TwoStages() {
     stage.endpoint = {i == 0 ? "worker-a" : "worker-b", "127.0.0.1:1", {i * 4, i * 4 + 4}};
     stage.report.phase = StagePhase::kServing;
     stage.report.weight_bytes = 7 << 20;
+    stage.report.scratch_bytes = 3 << 20;
     stage.report.steps_done = 12;
     stage.report.tokens_done = 30;
     stage.report.step_seconds = 0.5;
@@ -76,6 +77,7 @@ TEST(StatusViewTest, TheJsonCarriesEveryStage) {
   EXPECT_EQ(pipeline["stages"][1]["layers"], (std::vector<int>{4, 8}));
   EXPECT_EQ(pipeline["stages"][1]["worker_id"], "worker-b");
   EXPECT_EQ(pipeline["stages"][1]["steps_done"], 12);
+  EXPECT_EQ(pipeline["stages"][1]["scratch_bytes"], 3 << 20);
   EXPECT_EQ(pipeline["stages"][1]["phase"], "serving");
   EXPECT_EQ(json["workers"][0]["worker_id"], "worker-c");
 }

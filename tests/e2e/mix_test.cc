@@ -43,6 +43,7 @@ TEST(MixTest, APipelineOfTwoBackendsGivesTheTokensOfOneUnderANumericsIdOfItsOwn)
     EXPECT_EQ(outcomes[i].numerics_id, pipeline.numerics_id);
   }
   for (const StageStatus& stage : (*mixed)->Pipeline().stages) {
+    EXPECT_GT(stage.report.scratch_bytes, 0u);
     EXPECT_GT(ScrapeMetric(stage.metrics_address, "sauva_stage_steps_total").value_or(0), 20);
   }
 }

@@ -162,6 +162,7 @@ TEST(ControlCodecTest, EveryWorkerMessageSurvivesTheRoundTrip) {
   report.phase = StagePhase::kServing;
   report.num_kv_blocks = 9;
   report.steps_done = 4;
+  report.scratch_bytes = 77;
   WorkerHello hello;
   hello.worker_id = "w1";
   hello.address = "127.0.0.1:2";
@@ -182,6 +183,7 @@ TEST(ControlCodecTest, EveryWorkerMessageSurvivesTheRoundTrip) {
   ASSERT_TRUE(greeted.stage.has_value());
   EXPECT_EQ(greeted.stage->assignment, TwoStages());
   EXPECT_EQ(greeted.stage->phase, StagePhase::kServing);
+  EXPECT_EQ(greeted.stage->scratch_bytes, 77u);
 
   const auto beat = FromProto(ToProto(WorkerMessage(Heartbeat{report, true})));
   ASSERT_TRUE(beat.ok());
