@@ -5,6 +5,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/numerics.h"
 
 namespace sauva {
 
