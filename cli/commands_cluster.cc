@@ -46,12 +46,14 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
   up->add_option("--model", options->model, "the model's directory")->required();
   auto* workers = up->add_option("--workers", options->num_workers, "number of CPU workers");
   up->add_option("--worker", options->workers,
-                 "one worker: cpu[:MEMORY] or cuda:N[:MEMORY]; repeat for more")
+                 "one worker: cpu[:MEMORY], cuda:N[:MEMORY], or reference[:MEMORY], which is slow; "
+                 "repeat for more")
       ->allow_extra_args(false)
       ->excludes(workers);
   up->add_option("--stages", options->stages, "stages of a pipeline; 0: placement chooses");
   up->add_option("--replicas", options->replicas, "pipelines of the model");
   up->add_option("--spares", options->spares, "workers kept unloaded");
+  up->add_flag("--mix", options->mix, "let a pipeline span workers of unlike backends");
   up->add_flag("--no-restart", options->no_restart, "leave dead processes alone");
   up->add_option("--threads", options->threads, "per worker; 0: cores / workers")
       ->check(CLI::Range(0, 1024));

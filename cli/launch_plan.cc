@@ -104,12 +104,16 @@ absl::StatusOr<std::vector<WorkerPlace>> WorkerPlaces(const UpOptions& options,
       ASSIGN_OR_RETURN(places[i], CudaPlace(worker, machine));
       continue;
     }
-    if (worker == "cpu") continue;
-    if (!absl::StartsWith(worker, "cpu:")) {
+    const std::pair<std::string, std::string> parts =
+        absl::StrSplit(worker, absl::MaxSplits(':', 1));
+    if (parts.first == "reference") {
+      places[i].device = parts.first;
+    } else if (parts.first != "cpu") {
       return absl::InvalidArgumentError(
           absl::StrCat("--worker ", worker, ": write cpu or cpu:MEMORY, as in cpu:2GiB"));
     }
-    ASSIGN_OR_RETURN(places[i].memory_bytes, ParseBytes(worker.substr(4)));
+    if (worker == parts.first) continue;
+    ASSIGN_OR_RETURN(places[i].memory_bytes, ParseBytes(parts.second));
   }
   RETURN_IF_ERROR(CheckSharedGpus(places));
   if (absl::StartsWith(options.device, "cuda")) {
@@ -182,6 +186,7 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
                                      "--kv-type",        options.kv_type,
                                      "--link",           options.link,
                                      "--expect-workers", absl::StrCat(places.size())});
+  if (options.mix) arguments.push_back("--mix");
   for (size_t i = 0; i < places.size(); ++i) {
     ServiceCommand worker = MakeService("worker", options, machine);
     worker.command.name = absl::StrCat("worker-", i + 1);

@@ -12,12 +12,14 @@ namespace sauva {
 
 // What `sauva up` was asked for, as its flags say it.
 struct UpOptions {
-  std::string model;                 // a model's directory
-  int num_workers = 0;               // 0: as many as stages, replicas and spares need
-  std::vector<std::string> workers;  // "cpu[:MEMORY]" or "cuda:N[:MEMORY]", one each
-  int stages = 0;                    // 0: what placement chooses
+  std::string model;    // a model's directory
+  int num_workers = 0;  // 0: as many as stages, replicas and spares need
+  // One each: "cpu[:MEMORY]", "cuda:N[:MEMORY]" or "reference[:MEMORY]".
+  std::vector<std::string> workers;
+  int stages = 0;  // 0: what placement chooses
   int replicas = 1;
   int spares = 0;
+  bool mix = false;  // a pipeline may span workers of unlike backends
   bool no_restart = false;
   int threads = 0;                 // per worker; 0: cores / workers
   std::string device = "cpu";      // or "cpu:scalar", "cpu:avx2", "cpu:avx512"

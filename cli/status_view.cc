@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/time.h"
 #include "base/parse_bytes.h"
 
 namespace sauva {
@@ -65,6 +66,7 @@ nlohmann::json StageJson(size_t index, const StageStatus& stage) {
           {"phase", PhaseName(report.phase)},
           {"error", report.error},
           {"weight_bytes", report.weight_bytes},
+          {"scratch_bytes", report.scratch_bytes},
           {"kv_bytes", report.kv_bytes},
           {"num_kv_blocks", report.num_kv_blocks},
           {"free_kv_blocks", report.free_kv_blocks},
@@ -102,6 +104,12 @@ std::string StatusTable(const ClusterStatus& status) {
   }
   absl::StrAppend(&table, "workers: ", status.workers.size(), ", of them spare: ", num_spares,
                   "; requests waiting for a pipeline: ", status.waiting_dispatches, "\n");
+  for (const AvoidedLink& link : status.avoided_links) {
+    absl::StrAppend(&table, "NCCL is not tried between ", link.worker_id, " and ",
+                    link.other_worker_id, " for ",
+                    absl::FormatDuration(absl::Seconds(link.retry_ms / 1000)), ", it failed ",
+                    link.failures, " times in a row: ", link.reason, "\n");
+  }
   if (!status.placement_error.empty()) {
     absl::StrAppend(&table, "cannot place a pipeline: ", status.placement_error, "\n");
   }
@@ -112,8 +120,15 @@ std::string StatusJson(const ClusterStatus& status) {
   nlohmann::json json = {{"build_id", status.build_id},
                          {"waiting_dispatches", status.waiting_dispatches},
                          {"placement_error", status.placement_error},
+                         {"avoided_links", nlohmann::json::array()},
                          {"workers", nlohmann::json::array()},
                          {"pipelines", nlohmann::json::array()}};
+  for (const AvoidedLink& link : status.avoided_links) {
+    json["avoided_links"].push_back({{"workers", {link.worker_id, link.other_worker_id}},
+                                     {"failures", link.failures},
+                                     {"reason", link.reason},
+                                     {"retry_ms", link.retry_ms}});
+  }
   for (const WorkerStatus& worker : status.workers) json["workers"].push_back(WorkerJson(worker));
   for (const PipelineStatus& pipeline : status.pipelines) {
     nlohmann::json stages = nlohmann::json::array();

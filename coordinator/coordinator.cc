@@ -8,6 +8,7 @@ namespace sauva {
 
 Coordinator::Coordinator(CoordinatorConfig config)
     : config_(std::move(config)),
+      link_failures_(config_.link_failures),
       waiting_(config_.max_waiting),
       next_epoch_((config_.start_time_ms << 20) + 1) {}
 
@@ -57,6 +58,7 @@ ClusterStatus Coordinator::Status(absl::Time now) const {
                               .draining = worker.draining,
                               .epoch = worker.epoch});
   }
+  status.avoided_links = link_failures_.List(now);
   for (const auto& [epoch, pipeline] : pipelines_) {
     PipelineStatus shown{.epoch = epoch,
                          .model = pipeline.assignment.model,

@@ -6,10 +6,12 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/cluster.h"
 #include "coordinator/dispatcher.h"
 #include "coordinator/events.h"
+#include "coordinator/link_failures.h"
 #include "coordinator/links.h"
 #include "coordinator/placement.h"
 #include "proto/control.h"
@@ -40,6 +42,7 @@ struct CoordinatorConfig {
   int spares = 0;  // workers kept unloaded
   BackendMixing mixing = BackendMixing::kOneClass;
   LinkPolicy link = LinkPolicy::kAuto;
+  LinkFailureLimits link_failures;
   std::string weight_format = "native";
   std::string kv_type = "f32";
   uint64_t kv_memory_bytes = 0;  // per stage; 0: what the budget leaves
@@ -60,6 +63,8 @@ struct CoordinatorCounters {
   uint64_t placement_refusals = 0;
   uint64_t moved_bytes = 0;
   uint64_t workers_lost = 0;
+  uint64_t link_failures = 0;                  // of NCCL links over which no step had passed
+  uint64_t links_given_up = 0;                 // times a pair of workers was avoided from then on
   std::map<std::string, uint64_t> dispatches;  // by outcome
   std::map<std::string, uint64_t> refusals;    // of joins, loads and drains, by status code
 };
@@ -85,6 +90,8 @@ class Coordinator {
 
   ClusterStatus Status(absl::Time now) const;
   const CoordinatorCounters& counters() const { return counters_; }
+  // Pairs of workers whose NCCL links failed, avoided or not yet.
+  size_t num_failed_pairs() const { return link_failures_.size(); }
   int num_waiting() const { return waiting_.size(); }
   int num_ready_pipelines() const;
 
@@ -99,6 +106,8 @@ class Coordinator {
   WorkerRecord& Admit(const WorkerJoined& event);
   WorkerRecord* Hear(ConnectionId connection);
   void Reconcile(WorkerRecord& worker, const std::optional<StageReport>& report);
+  void NoteLinkFailure(const PipelineRecord& pipeline, int reporter_stage,
+                       const StageBroken& broken);
   void Blame(WorkerRecord& suspect);
   void Lose(const std::string& worker_id, const std::string& reason);
   void ExpireLeases();
@@ -135,6 +144,9 @@ class Coordinator {
   bool MoveOffDraining(ModelRecord& model, std::vector<const WorkerRecord*> workers);
   void CreateAll(ModelRecord& model, const Placement& placement,
                  const std::vector<const WorkerRecord*>& workers);
+  absl::StatusOr<std::vector<StageEndpoint>> LinkedStages(
+      const ModelRecord& model, const PlacedPipeline& placed,
+      const std::vector<const WorkerRecord*>& workers) const;
   std::string DonorFor(const ModelRecord& model, const WorkerRecord& worker,
                        LayerRange layers) const;
   void RefuseLinks(ModelRecord& model, const absl::Status& reason);
@@ -174,6 +186,7 @@ class Coordinator {
   std::map<ConnectionId, std::string> connections_;
   std::map<uint64_t, PipelineRecord> pipelines_;  // by epoch
   std::map<std::string, ModelRecord> models_;     // by name
+  LinkFailures link_failures_;
   WaitingList waiting_;
   CoordinatorCounters counters_;
 

@@ -121,6 +121,10 @@ absl::StatusOr<CoordinatorProcessConfig> CoordinatorFlags::Config() const {
   if (config.coordinator.link == LinkPolicy::kAuto && !config.tls.ca.empty()) {
     config.coordinator.link = LinkPolicy::kGrpc;
   }
+  // Nothing serves while a pair is avoided that must have NCCL.
+  if (config.coordinator.link == LinkPolicy::kNccl) {
+    config.coordinator.link_failures.retry_after = absl::Seconds(30);
+  }
   config.coordinator.mixing = mix_ ? BackendMixing::kAnyClass : BackendMixing::kOneClass;
   RETURN_IF_ERROR(SplitModelPath(config));
   return config;

@@ -67,6 +67,8 @@ WorkerRecord& Coordinator::Admit(const WorkerJoined& event) {
     Lose(std::string(id), absl::StrCat("its address belongs to worker ", event.hello.worker_id));
     break;
   }
+  // A process that has seen no epoch is a new one.
+  if (event.hello.newest_epoch == 0) link_failures_.Forget(event.hello.worker_id);
   WorkerRecord& worker = workers_[event.hello.worker_id];
   if (worker.connected()) {
     connections_.erase(worker.connection);
@@ -146,12 +148,38 @@ void Coordinator::Handle(const BreakCame& event) {
   const bool has_suspect = broken.suspect_worker_id != reporter->id() &&
                            pipeline->StageOf(broken.suspect_worker_id) >= 0;
   ModelRecord* model = FindModelByDigest(pipeline->assignment.model.digest);
+  NoteLinkFailure(*pipeline, pipeline->StageOf(reporter->id()), broken);
   End(broken.epoch, reason);
   if (WorkerRecord* suspect = has_suspect ? FindWorker(broken.suspect_worker_id) : nullptr) {
     Blame(*suspect);
   } else if (model != nullptr) {
     model->not_before = now_ + Backoff(model->failures++);
   }
+}
+
+// An NCCL link over which no step has passed yet was never there: something between the two
+// workers is in its way, and will be again.
+void Coordinator::NoteLinkFailure(const PipelineRecord& pipeline, int reporter_stage,
+                                  const StageBroken& broken) {
+  const int from = broken.nccl_link.value_or(-1);
+  if (from < 0 || (reporter_stage != from && reporter_stage != from + 1)) return;
+  const std::vector<StageEndpoint>& stages = pipeline.stages();
+  const size_t to = static_cast<size_t>(from) + 1;
+  if (to >= stages.size() || stages[to - 1].link != LinkKind::kNccl) return;
+  if (pipeline.reports[to] && pipeline.reports[to]->steps_done > 0) return;
+  ++counters_.link_failures;
+  const std::string& sender = stages[to - 1].worker_id;
+  const std::string& receiver = stages[to].worker_id;
+  if (!link_failures_.Add(sender, receiver, broken.reason, now_)) return;
+  ++counters_.links_given_up;
+  Log(Level::kWarning,
+      config_.link == LinkPolicy::kNccl ? "NCCL cannot connect two workers"
+                                        : "NCCL cannot connect two workers: their links go by gRPC",
+      {{"worker", sender},
+       {"other_worker", receiver},
+       {"failures", config_.link_failures.tolerated},
+       {"retry_after", absl::FormatDuration(config_.link_failures.retry_after)},
+       {"reason", broken.reason}});
 }
 
 void Coordinator::Blame(WorkerRecord& suspect) {
@@ -199,6 +227,7 @@ void Coordinator::Lose(const std::string& worker_id, const std::string& reason) 
   WorkerRecord worker = std::move(found->second);
   workers_.erase(found);
   ++counters_.workers_lost;
+  link_failures_.Forget(worker.id());
   Log(Level::kWarning, "worker lost",
       {{"worker", worker.id()}, {"epoch", worker.epoch}, {"reason", reason}});
   if (worker.connected()) {

@@ -30,6 +30,8 @@ void CoordinatorMetrics::Show(const Coordinator& coordinator, absl::Time now) {
   }
   Set("sauva_pipelines", "Pipelines, ready or loading", {},
       static_cast<double>(status.pipelines.size()));
+  Set("sauva_nccl_pairs_avoided", "Pairs of workers between which NCCL is not tried now", {},
+      static_cast<double>(status.avoided_links.size()));
   Set("sauva_num_dispatches_waiting", "Dispatches that wait for a pipeline", {},
       status.waiting_dispatches);
   Set("sauva_placement_refused", "1 while a pipeline is missing that cannot be placed", {},
@@ -51,6 +53,10 @@ void CoordinatorMetrics::ShowCounters(const CoordinatorCounters& counters) {
   Raise("sauva_placement_moved_bytes_total", "Weight bytes that placements had read anew", {},
         counters.moved_bytes);
   Raise("sauva_workers_lost_total", "Workers lost", {}, counters.workers_lost);
+  Raise("sauva_nccl_connect_failures_total", "NCCL links that failed before a step had passed", {},
+        counters.link_failures);
+  Raise("sauva_nccl_fallbacks_total", "Pairs of workers given up for NCCL after such failures", {},
+        counters.links_given_up);
   // There from the start, so that their first increase is seen.
   for (const char* outcome : {"OK", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE",
                               "INVALID_ARGUMENT", "NOT_FOUND"}) {

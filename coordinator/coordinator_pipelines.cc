@@ -77,6 +77,9 @@ void Coordinator::TakeReport(PipelineRecord& pipeline, int stage_index, const St
   }
   known = report;
   if (stage_index == 0) pipeline.unreported_dispatches = 0;
+  if (report.steps_done > 0 && stage_index > 0) {
+    link_failures_.Worked(pipeline.stages()[stage_index - 1].worker_id, endpoint.worker_id);
+  }
   if (report.phase == StagePhase::kFailed) {
     FailLoad(pipeline,
              absl::StrCat("worker ", endpoint.worker_id, " cannot serve layers [",
@@ -108,12 +111,9 @@ void Coordinator::StartIfLoaded(PipelineRecord& pipeline) {
   }
   pipeline.phase = PipelineRecord::Phase::kStarting;
   pipeline.num_kv_blocks = blocks;
-  std::string nccl_id;  // of the stage before
-  for (size_t i = 0; i < pipeline.stages().size(); ++i) {
-    Send(workers_.at(pipeline.stages()[i].worker_id),
-         StartStage{.epoch = pipeline.epoch(), .num_kv_blocks = blocks, .nccl_id = nccl_id});
-    nccl_id = pipeline.stages()[i].link == LinkKind::kNccl ? pipeline.reports[i]->nccl_id
-                                                           : std::string();
+  for (const StageEndpoint& stage : pipeline.stages()) {
+    Send(workers_.at(stage.worker_id),
+         StartStage{.epoch = pipeline.epoch(), .num_kv_blocks = blocks});
   }
 }
 

@@ -2,12 +2,22 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "coordinator/coordinator.h"
 #include "proto/stage.h"
 
 namespace sauva {
 
 using Level = LogNote::Level;
+
+namespace {
+
+// What the backend of a worker keeps of its memory for its threads.
+int64_t KeptBytes(const ModelDescription& model, const WorkerHello& worker) {
+  return worker.backend_class == "cpu" ? model.host_scratch.BytesFor(worker.threads) : 0;
+}
+
+}  // namespace
 
 void Coordinator::Plan() {
   if (shutting_down_ || now_ < plan_at_ || !MayPlace()) return;
@@ -104,6 +114,7 @@ Placement Coordinator::PlaceOn(const ModelRecord& model,
     candidates.push_back({.id = worker->id(),
                           .backend_class = worker->hello.backend_class,
                           .memory_bytes = static_cast<int64_t>(worker->hello.memory_bytes),
+                          .kept_bytes = KeptBytes(model.description, worker->hello),
                           .read_bytes_per_second = worker->hello.read_bytes_per_second,
                           .operations_per_second = worker->hello.operations_per_second,
                           .link_bytes_per_second = worker->hello.link_bytes_per_second,
@@ -135,7 +146,14 @@ bool Coordinator::MoveOffDraining(ModelRecord& model, std::vector<const WorkerRe
       const WorkerRecord& worker = workers_.at(stage.worker_id);
       if (worker.connected() && !worker.draining) workers.push_back(&worker);
     }
-    if (PlaceOn(model, workers).pipelines.empty()) return false;
+    const Placement placement = PlaceOn(model, workers);
+    if (placement.pipelines.empty()) return false;
+    // What serves is ended for nothing but what can be made.
+    const auto stages = LinkedStages(model, placement.pipelines[0], workers);
+    if (!stages.ok()) {
+      RefuseLinks(model, stages.status());
+      return true;
+    }
     End(epoch, "moves off a draining worker");
     PlanModel(model);
     return true;
@@ -147,22 +165,29 @@ void Coordinator::CreateAll(ModelRecord& model, const Placement& placement,
                             const std::vector<const WorkerRecord*>& workers) {
   counters_.moved_bytes += static_cast<uint64_t>(placement.moved_bytes);
   for (const PlacedPipeline& placed : placement.pipelines) {
-    std::vector<StageEndpoint> stages;
-    std::vector<const WorkerHello*> hellos;
-    for (const PlacedStage& stage : placed) {
-      const WorkerHello& hello = workers[stage.worker]->hello;
-      stages.push_back({hello.worker_id, hello.address, stage.layers});
-      stages.back().donor = DonorFor(model, *workers[stage.worker], stage.layers);
-      hellos.push_back(&hello);
-    }
-    if (const absl::Status links = ChooseLinks(config_.link, hellos, stages); !links.ok()) {
-      return RefuseLinks(model, links);
-    }
-    Create(model, stages);
+    const absl::StatusOr<std::vector<StageEndpoint>> stages = LinkedStages(model, placed, workers);
+    if (!stages.ok()) return RefuseLinks(model, stages.status());
+    Create(model, *stages);
   }
   if (NumReplicas(model) >= model.replicas) {
     model.target_workers = std::max(model.target_workers, WorkersOf(model));
   }
+}
+
+// The stages of a pipeline with their donors and links. Errors: as ChooseLinks.
+absl::StatusOr<std::vector<StageEndpoint>> Coordinator::LinkedStages(
+    const ModelRecord& model, const PlacedPipeline& placed,
+    const std::vector<const WorkerRecord*>& workers) const {
+  std::vector<StageEndpoint> stages;
+  std::vector<const WorkerHello*> hellos;
+  for (const PlacedStage& stage : placed) {
+    const WorkerHello& hello = workers[stage.worker]->hello;
+    stages.push_back({hello.worker_id, hello.address, stage.layers});
+    stages.back().donor = DonorFor(model, *workers[stage.worker], stage.layers);
+    hellos.push_back(&hello);
+  }
+  RETURN_IF_ERROR(ChooseLinks(config_.link, hellos, link_failures_, now_, stages));
+  return stages;
 }
 
 // A worker of a serving pipeline that has these layers at hand and can send them by NCCL; the
@@ -177,7 +202,8 @@ std::string Coordinator::DonorFor(const ModelRecord& model, const WorkerRecord& 
       if (stage.layers.first > layers.first || stage.layers.last < layers.last) continue;
       const WorkerRecord* donor = FindWorker(stage.worker_id);
       if (donor == nullptr || !donor->connected() || donor->draining) continue;
-      if (CheckNcclLink(donor->hello, worker.hello).ok()) return stage.address;
+      const LinkEnds ends{donor->hello, worker.hello};
+      if (CheckNcclLink(ends, link_failures_, now_).ok()) return stage.address;
     }
   }
   return "";

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "coordinator/placement.h"
+#include "engine/stage.h"
 #include "proto/control.h"
 
 // What happens to the coordinator and what it wants done.
@@ -24,7 +25,8 @@ using Ticket = uint64_t;
 struct ModelDescription {
   ModelRef ref;
   ModelCosts costs;
-  int max_context = 0;  // tokens, as served
+  HostScratch host_scratch;  // of a stage on a CPU, beside its costs
+  int max_context = 0;       // tokens, as served
   int vocab_size = 0;
 };
 

@@ -116,6 +116,7 @@ std::string DescribeWorkers(std::span<const PlacementWorker> workers, const Plac
     int workers = 0;
     int64_t bytes = 0;
     int64_t largest = 0;
+    int64_t kept = 0;  // the most of one
   };
   std::map<std::string, Sum> sums;
   for (const PlacementWorker& worker : workers) {
@@ -123,11 +124,13 @@ std::string DescribeWorkers(std::span<const PlacementWorker> workers, const Plac
     ++sum.workers;
     sum.bytes += worker.memory_bytes;
     sum.largest = std::max(sum.largest, worker.memory_bytes);
+    sum.kept = std::max(sum.kept, worker.kept_bytes);
   }
   std::string text;
   for (const auto& [name, sum] : sums) {
     absl::StrAppend(&text, text.empty() ? "" : "; ", sum.workers, " free ", name, " workers have ",
                     sum.bytes, " bytes, the largest ", sum.largest);
+    if (sum.kept > 0) absl::StrAppend(&text, ", each keeps ", sum.kept, " for its threads");
   }
   if (text.empty()) return "no worker is free";
   const int spare = static_cast<int>(workers.size()) - goals.max_workers;

@@ -34,6 +34,7 @@ struct PlacementWorker {
   std::string id;
   std::string backend_class;
   int64_t memory_bytes = 0;
+  int64_t kept_bytes = 0;  // of them, by its backend for itself, whatever the stage
   double read_bytes_per_second = 0;
   double operations_per_second = 0;
   double link_bytes_per_second = 0;

@@ -21,7 +21,7 @@ StageTable::StageTable(const ModelCosts& costs, std::span<const PlacementWorker>
           memory - StageMemoryBytes(costs, layers, 0);  // what kv_memory_bytes must hold
       if (goals.kv_memory_bytes > 0 && kv > goals.kv_memory_bytes) continue;
       for (int w = 0; w < num_workers_; ++w) {
-        if (memory <= workers[w].memory_bytes) {
+        if (memory <= workers[w].memory_bytes - workers[w].kept_bytes) {
           seconds_[Index(w, layers)] = StageSeconds(costs, workers[w], layers);
         }
       }

@@ -1,5 +1,8 @@
+#include <algorithm>
 #include <string>
 
+#include "engine/kv_groups.h"
+#include "engine/sequence_state.h"
 #include "engine/stage.h"
 #include "model/expected_tensors.h"
 #include "model/tensor_names.h"
@@ -52,6 +55,28 @@ int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint, L
   return SumBytes(spec, checkpoint, HeadFormat(format, spec), [&](const std::string& name) {
     return name == head || name.starts_with("final_norm.");
   });
+}
+
+StepLimits StepLimitsOf(const ModelSpec& spec, const StageOptions& options) {
+  StepLimits limits{.max_tokens = options.max_step_tokens,
+                    .max_sequences = options.max_sequences,
+                    .max_blocks_per_sequence = BlocksFor(options.max_context),
+                    .num_kv_groups = NumKvGroups(spec)};
+  for (const LayerSpec& layer : spec.decoder.layers) {
+    limits.max_head_dim = std::max(limits.max_head_dim, layer.self_attention.head_dim);
+  }
+  return limits;
+}
+
+HostScratch EstimateHostScratch(const ModelSpec& spec, const StageOptions& options) {
+  int widest = spec.hidden_size;
+  for (const LayerSpec& layer : spec.decoder.layers) {
+    const AttentionSpec& attention = layer.self_attention;
+    widest = std::max(
+        {widest, attention.num_heads * attention.head_dim, layer.feed_forward.intermediate_size});
+  }
+  return {
+      .limits = StepLimitsOf(spec, options), .max_columns = widest, .vocab_size = spec.vocab_size};
 }
 
 }  // namespace sauva

@@ -104,7 +104,9 @@ class TransformerStage : public Stage {
                     .num_kv_groups = parts.limits.num_kv_groups}) {}
 
   int64_t weight_bytes() const override { return weights_.size_bytes(); }
-  int64_t scratch_bytes() const override { return scratch_.memory->size_bytes(); }
+  int64_t scratch_bytes() const override {
+    return scratch_.memory->size_bytes() + backend_.reserved_bytes();
+  }
 
   int64_t kv_block_bytes() const override {
     int64_t bytes = 0;
@@ -230,10 +232,7 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Load(Backend& backend, const Model
     }
     layers.push_back(std::move(layer));
   }
-  const StepLimits limits = {.max_tokens = options.max_step_tokens,
-                             .max_sequences = options.max_sequences,
-                             .max_blocks_per_sequence = BlocksFor(options.max_context),
-                             .num_kv_groups = NumKvGroups(spec)};
+  const StepLimits limits = StepLimitsOf(spec, options);
   RETURN_IF_ERROR(backend.Reserve(limits, scratch.widest, spec.vocab_size));
   return std::make_unique<TransformerStage>(backend, spec, options,
                                             TransformerStage::Parts{.weights = std::move(weights),

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "engine/formats.h"
 #include "kernels/backend.h"
+#include "kernels/host_scratch.h"
 #include "model/checkpoint.h"
 #include "model/spec.h"
 #include "proto/control.h"
@@ -48,6 +49,7 @@ class Stage {
   virtual ~Stage() = default;
 
   virtual int64_t weight_bytes() const = 0;
+  // Of activations and of what a host backend keeps for its ops.
   virtual int64_t scratch_bytes() const = 0;
   // Bytes of KV cache one block takes over this stage's layers.
   virtual int64_t kv_block_bytes() const = 0;
@@ -72,5 +74,11 @@ int64_t EstimateLayerBytes(const ModelSpec& spec, const Checkpoint& checkpoint, 
                            LoadFormat format);
 int64_t EstimateEmbeddingBytes(const ModelSpec& spec, const Checkpoint& checkpoint);
 int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint, LoadFormat format);
+
+// The largest steps of a stage with these options, whose max_context is set.
+StepLimits StepLimitsOf(const ModelSpec& spec, const StageOptions& options);
+// What the CPU backend keeps for any stage of the model under these options, whose layers are
+// not looked at.
+HostScratch EstimateHostScratch(const ModelSpec& spec, const StageOptions& options);
 
 }  // namespace sauva

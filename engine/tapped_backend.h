@@ -26,6 +26,7 @@ class TappedBackend : public Backend {
         last_product_(std::move(last_product)) {}
 
   std::string backend_class() const override { return backend_->backend_class(); }
+  int64_t reserved_bytes() const override { return backend_->reserved_bytes(); }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override {
     return backend_->Allocate(bytes);
   }

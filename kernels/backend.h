@@ -103,6 +103,7 @@ struct StepLimits {
   int max_sequences = 0;
   int max_blocks_per_sequence = 0;
   int num_kv_groups = 1;
+  int max_head_dim = 0;  // of the KV caches to come; 0: not known
 };
 
 // What changes from step to step, in host memory; UploadStep copies it.
@@ -176,6 +177,9 @@ class Backend {
   // Bytes of the backend's memory budget that are taken, by what was allocated through it and
   // by what it needs beside that; 0 for backends in host memory, which have no budget.
   virtual int64_t used_bytes() const { return 0; }
+  // Of a backend in host memory: what it keeps for its ops from Reserve on, beside what was
+  // allocated through it.
+  virtual int64_t reserved_bytes() const { return 0; }
 
   // --- Memory: at load only.
   // Errors: RESOURCE_EXHAUSTED with the bytes asked for.

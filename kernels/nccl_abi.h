@@ -49,6 +49,7 @@ using Receive = Result (*)(void* to, size_t count, DataType type, int peer,
                            Communicator* communicator, void* stream);
 using CommAbort = Result (*)(Communicator* communicator);
 using GetErrorString = const char* (*)(Result result);
+using GetLastError = const char* (*)(Communicator* communicator);
 
 // What a stand-in of the library for tests exports beside: it moves memory of the host, its
 // streams are HostStreams. NCCL has no such symbol.

@@ -39,6 +39,7 @@ absl::StatusOr<NcclLibrary> OpenNcclLibrary(const std::string& path) {
   nccl::GetVersion get_version = nullptr;
   RETURN_IF_ERROR(Find(library, path, "ncclGetVersion", get_version));
   RETURN_IF_ERROR(Find(library, path, "ncclGetErrorString", nccl.error_string));
+  RETURN_IF_ERROR(Find(library, path, "ncclGetLastError", nccl.last_error));
   RETURN_IF_ERROR(Find(library, path, "ncclGetUniqueId", nccl.get_unique_id));
   RETURN_IF_ERROR(Find(library, path, "ncclCommInitRankConfig", nccl.init));
   RETURN_IF_ERROR(Find(library, path, "ncclCommGetAsyncError", nccl.async_error));
@@ -67,7 +68,14 @@ absl::StatusOr<NcclId> NcclLibrary::MakeId() const {
 
 absl::Status NcclLibrary::Check(nccl::Result result, const char* call) const {
   if (result == nccl::kSuccess || result == nccl::kInProgress) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(call, ": ", error_string(result)));
+  std::string text = absl::StrCat(call, ": ", error_string(result));
+  // NCCL keeps it in a buffer of this size, which other calls may just write to.
+  constexpr size_t kMostDetail = 1024;
+  const char* detail = last_error(nullptr);
+  const size_t length = detail == nullptr ? 0 : strnlen(detail, kMostDetail);
+  if (length > 0) absl::StrAppend(&text, " (", std::string(detail, length), ")");
+  if (result == nccl::kRemoteError) return absl::UnavailableError(text);
+  return absl::InternalError(text);
 }
 
 }  // namespace sauva

@@ -24,10 +24,12 @@ struct NcclLibrary {
   nccl::Receive receive = nullptr;
   nccl::CommAbort abort = nullptr;
   nccl::GetErrorString error_string = nullptr;
+  nccl::GetLastError last_error = nullptr;
 
-  // Errors: UNAVAILABLE with what NCCL says.
+  // Errors: as Check.
   absl::StatusOr<NcclId> MakeId() const;
-  // OK for what was done or begun. Errors: UNAVAILABLE naming `call` with what NCCL says.
+  // OK for what was done or begun. Errors, naming `call` with what NCCL says: UNAVAILABLE where
+  // the other rank went away, INTERNAL where the call failed at this end.
   absl::Status Check(nccl::Result result, const char* call) const;
 };
 

@@ -21,8 +21,9 @@ inline constexpr int64_t kNcclCommunicatorBytes = int64_t{16} << 20;
 // One end of the way between two processes: a non-blocking communicator of two ranks with
 // one buffer. No call waits: what is begun is asked after with Poll, and may be aborted at any
 // time. One thing is in progress at most.
-// Errors: UNAVAILABLE with what NCCL or the device says; the communicator is then good for
-// Abort only. INVALID_ARGUMENT for more bytes than the buffer holds.
+// Errors: UNAVAILABLE where NCCL says that the other rank went away, INTERNAL with what NCCL or
+// the device says of this end; the communicator is then good for Abort only. INVALID_ARGUMENT
+// for more bytes than the buffer holds.
 // Thread: its owner's, one thread from Join on.
 class NcclPair {
  public:

@@ -58,6 +58,10 @@ struct SampleScratch {
   std::vector<float> probability;     // [vocab_size]
   std::vector<int32_t> level_tokens;  // [vocab_size]
   std::vector<int32_t> counts;        // [vocab_size], zero between calls
+  int64_t size_bytes() const {
+    return static_cast<int64_t>(4 * order.capacity() + 4 * probability.capacity() +
+                                4 * level_tokens.capacity() + 4 * counts.capacity());
+  }
   // weights[i] = e^((logits[i] - highest) / temperature), i < count: a plain loop, which a
   // backend may replace by one of equal bits.
   void (*weigh)(const float* logits, float highest, float temperature, int64_t count,

@@ -15,7 +15,7 @@ namespace sauva {
 // A buffer that NCCL sends from or receives into, and the queue in which copies and
 // transfers follow each other. Two implementations: a GPU's memory, and the host's under
 // the stand-in of NCCL that tests use.
-// Errors: UNAVAILABLE with what the device says.
+// Errors: INTERNAL with what the device says.
 // Thread: its owner's; Enter is called first on each thread that uses it.
 class TransferMemory {
  public:

@@ -29,9 +29,6 @@ struct LayerRange {
 // How hidden states go from a stage to the next.
 enum class LinkKind { kGrpc, kNccl };
 
-// Bytes of what two ranks of NCCL meet with.
-inline constexpr size_t kNcclIdBytes = 128;
-
 struct StageEndpoint {
   std::string worker_id;
   std::string address;  // host:port of the worker's stage plane
@@ -76,6 +73,7 @@ struct StageReport {
   uint32_t max_kv_blocks = 0;  // kLoaded: what the budget holds
   uint32_t num_kv_blocks = 0;  // kServing: the pipeline's pool
   uint64_t weight_bytes = 0;
+  uint64_t scratch_bytes = 0;  // of steps
   uint64_t kv_bytes = 0;
   uint64_t steps_done = 0;
   uint64_t tokens_done = 0;
@@ -83,7 +81,6 @@ struct StageReport {
   uint32_t running_sequences = 0;  // head only
   uint32_t waiting_sequences = 0;  // head only
   uint32_t free_kv_blocks = 0;     // head only
-  std::string nccl_id;             // kLoaded, when its link is NCCL
 };
 
 // What a worker knows of NCCL on its machine.
@@ -105,6 +102,7 @@ struct WorkerHello {
   double read_bytes_per_second = 0;
   double operations_per_second = 0;
   double link_bytes_per_second = 0;
+  int threads = 0;  // that compute, on a CPU
   std::string build_id;
   std::optional<StageReport> stage;  // what it still serves
   uint64_t newest_epoch = 0;         // the highest it was ever told to serve; 0: none
@@ -120,6 +118,8 @@ struct StageBroken {
   uint64_t epoch = 0;
   std::string suspect_worker_id;  // empty: unknown
   std::string reason;
+  // The link by NCCL that failed: index of the stage that sends on it. None: something else did.
+  std::optional<int> nccl_link = std::nullopt;
 };
 
 // Coordinator to worker.
@@ -131,7 +131,6 @@ struct Welcome {
 struct StartStage {
   uint64_t epoch = 0;
   uint32_t num_kv_blocks = 0;
-  std::string nccl_id;  // of the stage before, when its link is NCCL
 };
 struct StopStage {
   uint64_t epoch = 0;  // stages of this epoch or an older one end
@@ -187,6 +186,16 @@ struct ServedModel {
   uint32_t ready_pipelines = 0;
 };
 
+// Two workers between which NCCL is not tried, since it could not connect them.
+struct AvoidedLink {
+  std::string worker_id;
+  std::string other_worker_id;
+  int failures = 0;  // in a row
+  std::string reason;  // of the last one
+  uint32_t retry_ms = 0;  // until NCCL may be tried again; 0: at the next placement
+  bool operator==(const AvoidedLink&) const = default;
+};
+
 struct ClusterStatus {
   std::vector<WorkerStatus> workers;
   std::vector<PipelineStatus> pipelines;
@@ -194,6 +203,7 @@ struct ClusterStatus {
   std::string build_id;
   std::vector<ServedModel> models;
   std::string placement_error;  // why no pipeline can be placed; empty: none
+  std::vector<AvoidedLink> avoided_links;
 };
 
 }  // namespace sauva

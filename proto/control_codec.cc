@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint32_t kMaxLayers = 1 << 16;
 constexpr uint32_t kMaxTokens = 1 << 30;
+constexpr uint32_t kMaxThreads = 1 << 14;
 
 absl::Status CheckLimit(const char* field, uint64_t found, uint64_t limit) {
   if (found <= limit) return absl::OkStatus();
@@ -26,12 +27,6 @@ ModelRef FromProto(const v1::ModelRef& in) { return {in.name(), in.digest()}; }
 void ToProto(const ModelRef& in, v1::ModelRef* out) {
   out->set_name(in.name);
   out->set_digest(in.digest);
-}
-
-absl::Status CheckNcclId(const std::string& id) {
-  if (id.empty() || id.size() == kNcclIdBytes) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("nccl_id has ", id.size(), " bytes; expected none or ", kNcclIdBytes));
 }
 
 absl::StatusOr<LinkKind> FromProto(v1::LinkKind in) {
@@ -164,6 +159,7 @@ absl::StatusOr<StageReport> FromProto(const v1::StageReport& in) {
   out.max_kv_blocks = in.max_kv_blocks();
   out.num_kv_blocks = in.num_kv_blocks();
   out.weight_bytes = in.weight_bytes();
+  out.scratch_bytes = in.scratch_bytes();
   out.kv_bytes = in.kv_bytes();
   out.steps_done = in.steps_done();
   out.tokens_done = in.tokens_done();
@@ -171,8 +167,6 @@ absl::StatusOr<StageReport> FromProto(const v1::StageReport& in) {
   out.running_sequences = in.running_sequences();
   out.waiting_sequences = in.waiting_sequences();
   out.free_kv_blocks = in.free_kv_blocks();
-  RETURN_IF_ERROR(CheckNcclId(in.nccl_id()));
-  out.nccl_id = in.nccl_id();
   return out;
 }
 
@@ -183,6 +177,7 @@ void ToProto(const StageReport& in, v1::StageReport* out) {
   out->set_max_kv_blocks(in.max_kv_blocks);
   out->set_num_kv_blocks(in.num_kv_blocks);
   out->set_weight_bytes(in.weight_bytes);
+  out->set_scratch_bytes(in.scratch_bytes);
   out->set_kv_bytes(in.kv_bytes);
   out->set_steps_done(in.steps_done);
   out->set_tokens_done(in.tokens_done);
@@ -190,7 +185,6 @@ void ToProto(const StageReport& in, v1::StageReport* out) {
   out->set_running_sequences(in.running_sequences);
   out->set_waiting_sequences(in.waiting_sequences);
   out->set_free_kv_blocks(in.free_kv_blocks);
-  out->set_nccl_id(in.nccl_id);
 }
 
 absl::StatusOr<WorkerHello> FromProto(const v1::WorkerHello& in) {
@@ -210,6 +204,8 @@ absl::StatusOr<WorkerHello> FromProto(const v1::WorkerHello& in) {
   out.read_bytes_per_second = in.read_bytes_per_second();
   out.operations_per_second = in.operations_per_second();
   out.link_bytes_per_second = in.link_bytes_per_second();
+  RETURN_IF_ERROR(CheckLimit("hello.threads", in.threads(), kMaxThreads));
+  out.threads = static_cast<int>(in.threads());
   out.build_id = in.build_id();
   out.newest_epoch = in.newest_epoch();
   out.nccl = {in.nccl().version(), in.nccl().device(), in.nccl().error()};
@@ -230,6 +226,7 @@ void ToProto(const WorkerHello& in, v1::WorkerHello* out) {
   out->set_read_bytes_per_second(in.read_bytes_per_second);
   out->set_operations_per_second(in.operations_per_second);
   out->set_link_bytes_per_second(in.link_bytes_per_second);
+  out->set_threads(static_cast<uint32_t>(in.threads));
   out->set_build_id(in.build_id);
   out->set_newest_epoch(in.newest_epoch);
   out->mutable_nccl()->set_version(in.nccl.version);
@@ -244,6 +241,13 @@ absl::StatusOr<Heartbeat> FromProto(const v1::Heartbeat& in) {
   if (in.has_stage()) {
     ASSIGN_OR_RETURN(out.stage, FromProto(in.stage()));
   }
+  return out;
+}
+
+absl::StatusOr<StageBroken> FromProto(const v1::StageBroken& in) {
+  RETURN_IF_ERROR(CheckLimit("stage_broken.nccl_link", in.nccl_link(), kMaxStages));
+  StageBroken out{in.epoch(), in.suspect_worker_id(), in.reason()};
+  if (in.nccl_link() > 0) out.nccl_link = static_cast<int>(in.nccl_link()) - 1;
   return out;
 }
 
@@ -295,8 +299,7 @@ absl::StatusOr<WorkerMessage> FromProto(const v1::WorkerMessage& in) {
     case v1::WorkerMessage::kStageReport:
       return FromProto(in.stage_report());
     case v1::WorkerMessage::kStageBroken:
-      return StageBroken{in.stage_broken().epoch(), in.stage_broken().suspect_worker_id(),
-                         in.stage_broken().reason()};
+      return FromProto(in.stage_broken());
     case v1::WorkerMessage::MESSAGE_NOT_SET:
       break;
   }
@@ -318,6 +321,9 @@ v1::WorkerMessage ToProto(const WorkerMessage& in) {
                    added->set_epoch(broken.epoch);
                    added->set_suspect_worker_id(broken.suspect_worker_id);
                    added->set_reason(broken.reason);
+                   if (broken.nccl_link) {
+                     added->set_nccl_link(static_cast<uint32_t>(*broken.nccl_link) + 1);
+                   }
                  },
              },
              in);
@@ -334,9 +340,7 @@ absl::StatusOr<CoordinatorMessage> FromProto(const v1::CoordinatorMessage& in) {
     case v1::CoordinatorMessage::kLoadStage:
       return FromProto(in.load_stage());
     case v1::CoordinatorMessage::kStartStage:
-      RETURN_IF_ERROR(CheckNcclId(in.start_stage().nccl_id()));
-      return StartStage{in.start_stage().epoch(), in.start_stage().num_kv_blocks(),
-                        in.start_stage().nccl_id()};
+      return StartStage{in.start_stage().epoch(), in.start_stage().num_kv_blocks()};
     case v1::CoordinatorMessage::kStopStage:
       return StopStage{in.stop_stage().epoch(), in.stop_stage().reason()};
     case v1::CoordinatorMessage::kDrain:
@@ -361,7 +365,6 @@ v1::CoordinatorMessage ToProto(const CoordinatorMessage& in) {
           [&](const StartStage& start) {
             out.mutable_start_stage()->set_epoch(start.epoch);
             out.mutable_start_stage()->set_num_kv_blocks(start.num_kv_blocks);
-            out.mutable_start_stage()->set_nccl_id(start.nccl_id);
           },
           [&](const StopStage& stop) {
             out.mutable_stop_stage()->set_epoch(stop.epoch);
@@ -434,6 +437,12 @@ absl::StatusOr<ClusterStatus> FromProto(const v1::StatusResponse& in) {
                           entry.ready_pipelines()});
   }
   out.placement_error = in.placement_error();
+  for (const v1::AvoidedLink& entry : in.avoided_links()) {
+    RETURN_IF_ERROR(CheckLimit("avoided_links.failures", entry.failures(), 1 << 30));
+    out.avoided_links.push_back({entry.worker_id(), entry.other_worker_id(),
+                                 static_cast<int>(entry.failures()), entry.reason(),
+                                 entry.retry_ms()});
+  }
   return out;
 }
 
@@ -450,6 +459,14 @@ void ToProto(const ClusterStatus& in, v1::StatusResponse* out) {
   out->set_build_id(in.build_id);
   for (const ServedModel& model : in.models) ToProto(model, out->add_models());
   out->set_placement_error(in.placement_error);
+  for (const AvoidedLink& link : in.avoided_links) {
+    v1::AvoidedLink* added = out->add_avoided_links();
+    added->set_worker_id(link.worker_id);
+    added->set_other_worker_id(link.other_worker_id);
+    added->set_failures(static_cast<uint32_t>(link.failures));
+    added->set_reason(link.reason);
+    added->set_retry_ms(link.retry_ms);
+  }
 }
 
 void ToProto(const ServedModel& in, v1::ModelInfo* out) {

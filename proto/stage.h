@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -8,6 +9,9 @@
 
 // The words of the stage plane as plain values; stage_codec translates them.
 namespace sauva {
+
+// Bytes of what two ranks of NCCL meet with.
+inline constexpr size_t kNcclIdBytes = 128;
 
 using SequenceId = uint64_t;  // the head's counter, unique within an epoch
 using BlockId = int32_t;

@@ -188,13 +188,14 @@ absl::StatusOr<ControlMessage> FromProto(const v1::ControlMessage& in) {
 
 v1::ControlMessage ToProto(const ControlMessage& in) {
   v1::ControlMessage out;
-  std::visit(Overloaded{
-                 [&](const StageHello& hello) { ToProto(hello, out.mutable_hello()); },
-                 [&](const OpenSequence& open) { ToProto(open, out.mutable_open()); },
-                 [&](const CloseSequence& close) { out.mutable_close()->set_sequence_id(close.id); },
-                 [&](const StepHeader& step) { ToProto(step, out.mutable_step()); },
-             },
-             in);
+  std::visit(
+      Overloaded{
+          [&](const StageHello& hello) { ToProto(hello, out.mutable_hello()); },
+          [&](const OpenSequence& open) { ToProto(open, out.mutable_open()); },
+          [&](const CloseSequence& close) { out.mutable_close()->set_sequence_id(close.id); },
+          [&](const StepHeader& step) { ToProto(step, out.mutable_step()); },
+      },
+      in);
   return out;
 }
 
@@ -253,6 +254,18 @@ v1::HiddenFrame ToProto(const HiddenAnnounced& in) {
   return out;
 }
 
+v1::HiddenFrame NcclIdFrame(std::string_view id) {
+  v1::HiddenFrame out;
+  out.set_nccl_id(std::string(id));
+  return out;
+}
+
+absl::Status CheckNcclId(std::string_view id) {
+  if (id.size() == kNcclIdBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("nccl_id has ", id.size(), " bytes; expected ", kNcclIdBytes));
+}
+
 absl::StatusOr<HiddenAnnounced> AnnouncementFrom(const v1::HiddenFrame& in) {
   if (!in.data().empty() || in.offset() != 0) {
     return absl::InvalidArgumentError(absl::StrCat("hidden frame of step ", in.step_id(), " has ",
@@ -283,14 +296,14 @@ absl::StatusOr<bool> HiddenAssembler::Add(const v1::HiddenFrame& frame) {
   if (frame.epoch() != states_.epoch || frame.step_id() != states_.step_id ||
       frame.total_bytes() != total || frame.offset() != received_bytes_ ||
       frame.data().size() > total - received_bytes_ || (frame.data().empty() && total != 0)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "hidden frame of step ", frame.step_id(), " at byte ", frame.offset(), " of ",
-        frame.total_bytes(), " does not follow step ", states_.step_id, " at byte ",
-        received_bytes_, " of ", total));
+    return absl::InvalidArgumentError(
+        absl::StrCat("hidden frame of step ", frame.step_id(), " at byte ", frame.offset(), " of ",
+                     frame.total_bytes(), " does not follow step ", states_.step_id, " at byte ",
+                     received_bytes_, " of ", total));
   }
   if (total == 0) return true;  // memcpy takes no null pointer, not even for nothing
-  std::memcpy(reinterpret_cast<char*>(states_.values.data()) + received_bytes_,
-              frame.data().data(), frame.data().size());
+  std::memcpy(reinterpret_cast<char*>(states_.values.data()) + received_bytes_, frame.data().data(),
+              frame.data().size());
   received_bytes_ += frame.data().size();
   return received_bytes_ == total;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -36,6 +37,10 @@ std::vector<v1::HiddenFrame> ToFrames(const HiddenStates& in);
 
 // The frame that announces a step.
 v1::HiddenFrame ToProto(const HiddenAnnounced& in);
+// The frame that hands over what both ends of a link by NCCL join with.
+v1::HiddenFrame NcclIdFrame(std::string_view id);
+// Errors: INVALID_ARGUMENT for an id of another size than kNcclIdBytes.
+absl::Status CheckNcclId(std::string_view id);
 // Errors: INVALID_ARGUMENT for a frame that carries data, or a size that is no whole number of
 // values.
 absl::StatusOr<HiddenAnnounced> AnnouncementFrom(const v1::HiddenFrame& in);

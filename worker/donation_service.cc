@@ -20,58 +20,43 @@ grpc::ServerBidiReactor<v1::WeightRequest, v1::WeightReply>* StageService::CopyW
     grpc::CallbackServerContext* /*context*/) {
   auto stream = WeightStream::Make({.messages = kMaxWaitingReplies});
   const auto donation = std::make_shared<Donation>(Donation{.stream = stream});
-  bool refused = false;
-  {
-    const std::lock_guard lock(mutex_);
-    refused = std::exchange(donating_, true);
-  }
-  if (refused) {
-    stream->Finish(ToGrpc(absl::ResourceExhaustedError("this worker sends weights to another")));
-    return stream->Listen({.on_message = [](const v1::WeightRequest&) {}, .on_closed = [] {}});
-  }
   return stream->Listen({.on_message =
                              [this, donation](const v1::WeightRequest& request) {
                                const absl::Status status = TakeWeightRequest(*donation, request);
                                const auto call = donation->stream.lock();
                                if (!status.ok() && call != nullptr) call->Finish(ToGrpc(status));
                              },
-                         .on_closed =
-                             [this, donation] {
-                               donation->donor.reset();
-                               const std::lock_guard lock(mutex_);
-                               donating_ = false;
-                             }});
+                         .on_closed = [donation] { donation->donor.reset(); }});
 }
 
 absl::Status StageService::TakeWeightRequest(Donation& donation, const v1::WeightRequest& request) {
   if (donation.donor != nullptr) {
-    if (donation.donor->Give(request.tensor())) return absl::OkStatus();
+    WeightDonor::Wish wish = request.tensor();
+    if (!request.nccl_id().empty()) {
+      RETURN_IF_ERROR(CheckNcclId(request.nccl_id()));
+      NcclId& id = wish.emplace<NcclId>();
+      std::copy_n(request.nccl_id().begin(), id.size(), id.begin());
+    }
+    if (donation.donor->Give(std::move(wish))) return absl::OkStatus();
     return absl::ResourceExhaustedError("more tensors are asked for than are sent");
   }
-  if (request.nccl_id().size() != kNcclIdBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("nccl_id has ", request.nccl_id().size(), " bytes; expected ", kNcclIdBytes));
-  }
-  NcclId id;
-  std::copy_n(request.nccl_id().begin(), id.size(), id.begin());
   const auto send = [stream = donation.stream](const v1::WeightReply& reply) {
     if (const auto call = stream.lock()) static_cast<void>(call->Send(reply));
   };
-  donation.donor = std::make_unique<WeightDonor>(
-      store_, nccl_, ModelRef{request.model(), request.digest()}, id,
-      WeightDonor::Handlers{
-          .on_ready = [send] { send({}); },
-          .announce =
-              [send](uint64_t num_bytes) {
-                v1::WeightReply reply;
-                reply.set_num_bytes(num_bytes);
-                send(reply);
-              },
-          .on_failed =
-              [stream = donation.stream](const absl::Status& status) {
-                LogWarning("weights could not be sent", {{"reason", status.ToString()}});
-                if (const auto call = stream.lock()) call->Finish(ToGrpc(status));
-              }});
+  const auto fail = [stream = donation.stream](const absl::Status& status) {
+    LogWarning("weights could not be sent", {{"reason", status.ToString()}});
+    if (const auto call = stream.lock()) call->Finish(ToGrpc(status));
+  };
+  ASSIGN_OR_RETURN(donation.donor,
+                   WeightDonor::Start(store_, nccl_, ModelRef{request.model(), request.digest()},
+                                      {.on_ready = [send] { send({}); },
+                                       .announce =
+                                           [send](uint64_t num_bytes) {
+                                             v1::WeightReply reply;
+                                             reply.set_num_bytes(num_bytes);
+                                             send(reply);
+                                           },
+                                       .on_failed = fail}));
   return absl::OkStatus();
 }
 

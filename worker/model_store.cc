@@ -129,7 +129,8 @@ absl::StatusOr<HostedStage> ModelStore::Load(const StageAssignment& assignment) 
                              .num_kv_groups = num_kv_groups,
                              .eos_tokens = model.spec.eos_tokens},
                    .max_kv_blocks = max_kv_blocks,
-                   .weight_bytes = weight_bytes};
+                   .weight_bytes = weight_bytes,
+                   .scratch_bytes = taken_bytes - weight_bytes};
   LogInfo("layers loaded", {{"model", model.name},
                             {"first", options.layers.first},
                             {"last", options.layers.last},

@@ -1,32 +1,36 @@
 #pragma once
 
-#include <condition_variable>
-#include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 
 #include "absl/status/statusor.h"
 #include "kernels/nccl_library.h"
 #include "kernels/nccl_pair.h"
+#include "worker/loose_threads.h"
 #include "worker/nccl_session.h"
 
 namespace sauva {
 
-// What a worker makes its ends of NCCL links with.
-struct NcclSetup {
+// What an end of a link needs of NCCL; a value.
+struct NcclAccess {
   std::optional<NcclLibrary> library;  // none: this worker makes none
   std::string device;                  // as MakeTransferMemory takes it
   NcclOptions options;
 };
 
+// What a worker makes its ends of NCCL links with, and the threads on which NCCL is called. A
+// stage has two ends at most and one donor; what is beyond aborts an earlier epoch's, or hangs.
+struct NcclSetup : NcclAccess {
+  LooseThreads ends{8};
+  LooseThreads donors{1};
+  LooseThreads receivers{2};  // that abort what weights came by
+};
+
 // A pair that moves up to so many bytes at once. Errors: FAILED_PRECONDITION where this worker
 // has no NCCL; those of MakeTransferMemory.
-absl::StatusOr<std::unique_ptr<NcclPair>> OpenNcclPair(const NcclSetup& setup, int64_t bytes);
+absl::StatusOr<std::unique_ptr<NcclPair>> OpenNcclPair(const NcclAccess& nccl, int64_t bytes);
 
 // One end of an NCCL link for the time of one epoch: a thread that runs an NcclSession
 // against an NcclPair, so that neither the worker's loop nor gRPC waits for NCCL. The bound
@@ -36,51 +40,30 @@ absl::StatusOr<std::unique_ptr<NcclPair>> OpenNcclPair(const NcclSetup& setup, i
 class NcclEnd {
  public:
   struct Handlers {
+    // What both ends join with, on the side that sends; before all else.
+    std::function<void(const NcclId&)> on_id;
     std::function<void()> on_joined;
     std::function<void(const HiddenAnnounced&)> announce;  // to the other end, by gRPC
     std::function<void(HiddenStates)> on_received;
-    std::function<void(const std::string& reason)> on_lost;  // at most once; nothing follows
+    std::function<void(const NcclLost&)> on_lost;  // at most once; nothing follows
   };
 
-  // Begins to join the other end.
-  NcclEnd(const NcclSetup& setup, NcclStarted started, Handlers handlers);
-  // Aborts what is in progress and waits for the thread.
+  // Begins to join the other end; the side that sends makes the id first.
+  // Errors: RESOURCE_EXHAUSTED while too many earlier ends hang in NCCL.
+  static absl::StatusOr<std::unique_ptr<NcclEnd>> Start(const NcclSetup& setup, NcclStarted started,
+                                                        Handlers handlers);
+  // What is in progress is aborted, which nobody waits for; no handler is called any more.
   ~NcclEnd();
 
   // HiddenAnnounced or HiddenStates. False when as many wait as may.
   [[nodiscard]] bool Give(NcclEvent event);
 
  private:
-  void Run();
-  // The next event, or a tick when one is due; nothing when the end shall end.
-  std::optional<NcclEvent> Next();
-  void Do(const JoinNccl& effect);
-  void Do(const PollNccl& effect);
-  void Do(const BeginNcclSend& effect);
-  void Do(const BeginNcclReceive& effect);
-  void Do(const AbortNccl& effect);
-  void Do(const NcclJoined& effect);
-  void Do(const HiddenAnnounced& effect);
-  void Do(HiddenStates& effect);
-  void Do(const NcclLost& effect);
-  absl::Status OpenPair();
-  // What a call that began something says, unless it began.
-  void Answer(const absl::Status& status);
+  class Runner;
+  explicit NcclEnd(std::shared_ptr<Runner> runner);
 
-  const NcclSetup setup_;
-  const uint64_t epoch_;
-  const size_t max_values_;
-  const Handlers handlers_;
-  // The end's thread's.
-  NcclSession session_;
-  std::unique_ptr<NcclPair> pair_;
-  std::deque<NcclEvent> answers_;  // of the pair, before what others give
-
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<NcclEvent> given_;  // guarded by mutex_
-  bool ending_ = false;          // guarded by mutex_
-  std::thread thread_;
+  // Shared: with its thread, which may hang and then outlives this object.
+  const std::shared_ptr<Runner> runner_;
 };
 
 }  // namespace sauva

@@ -40,14 +40,15 @@ void NcclSession::Handle(NcclStarted event) {
 void NcclSession::Handle(HiddenStates event) {
   if (!IsCurrent(event.epoch)) return;
   if (!sends_ || event.step_id != last_step_ + 1) {
-    return Lose(absl::StrCat("step ", event.step_id, " was to be sent after step ", last_step_));
+    return Lose(NcclFault::kOwn,
+                absl::StrCat("step ", event.step_id, " was to be sent after step ", last_step_));
   }
   if (event.values.empty() || event.values.size() > max_values_) {
-    return Lose(absl::StrCat("step ", event.step_id, " has ", event.values.size(),
-                             " values; allowed are 1 to ", max_values_));
+    return Lose(NcclFault::kOwn, absl::StrCat("step ", event.step_id, " has ", event.values.size(),
+                                              " values; allowed are 1 to ", max_values_));
   }
   if (to_send_.size() >= options_.max_waiting_steps) {
-    return Lose(absl::StrCat(to_send_.size(), " steps wait to be sent"));
+    return Lose(NcclFault::kPeer, absl::StrCat(to_send_.size(), " steps wait to be sent"));
   }
   last_step_ = event.step_id;
   to_send_.push_back(std::move(event));
@@ -57,14 +58,16 @@ void NcclSession::Handle(HiddenStates event) {
 void NcclSession::Handle(HiddenAnnounced event) {
   if (!IsCurrent(event.epoch)) return;
   if (sends_ || event.step_id != last_step_ + 1) {
-    return Lose(absl::StrCat("step ", event.step_id, " was announced after step ", last_step_));
+    return Lose(NcclFault::kPeer,
+                absl::StrCat("step ", event.step_id, " was announced after step ", last_step_));
   }
   if (event.num_values == 0 || event.num_values > max_values_) {
-    return Lose(absl::StrCat("step ", event.step_id, " is announced with ", event.num_values,
+    return Lose(NcclFault::kPeer,
+                absl::StrCat("step ", event.step_id, " is announced with ", event.num_values,
                              " values; allowed are 1 to ", max_values_));
   }
   if (to_receive_.size() >= options_.max_waiting_steps) {
-    return Lose(absl::StrCat(to_receive_.size(), " announced steps wait"));
+    return Lose(NcclFault::kPeer, absl::StrCat(to_receive_.size(), " announced steps wait"));
   }
   last_step_ = event.step_id;
   to_receive_.push_back(event);
@@ -96,7 +99,10 @@ void NcclSession::BeginNext() {
 void NcclSession::Handle(NcclPolled event) {
   if (!IsCurrent(event.epoch)) return;
   polling_ = false;
-  if (!event.progress.ok()) return Lose(std::string(event.progress.status().message()));
+  if (const absl::Status& status = event.progress.status(); !status.ok()) {
+    return Lose(absl::IsUnavailable(status) ? NcclFault::kPeer : NcclFault::kOwn,
+                std::string(status.message()));
+  }
   if (*event.progress == NcclPair::Progress::kInProgress) {
     // Asked again soon; only while joined and idle there is nothing to ask after.
     next_poll_ = phase_ == Phase::kIdle ? absl::InfiniteFuture() : now_ + options_.poll_interval;
@@ -114,7 +120,8 @@ void NcclSession::Handle(NcclPolled event) {
 void NcclSession::Finish(NcclPolled& event) {
   if (sends_) return;
   if (event.received.size() != moving_values_) {
-    return Lose(absl::StrCat("step ", moving_step_, " came with ", event.received.size(), " of ",
+    return Lose(NcclFault::kPeer,
+                absl::StrCat("step ", moving_step_, " came with ", event.received.size(), " of ",
                              moving_values_, " values"));
   }
   effects_.push_back(HiddenStates{epoch_, moving_step_, std::move(event.received)});
@@ -127,11 +134,11 @@ void NcclSession::Handle(NcclStopped) {
 
 void NcclSession::Handle(NcclTick) {
   if (now_ >= deadline_) {
-    return Lose(phase_ == Phase::kTransferring
-                    ? absl::StrCat("step ", moving_step_, " did not pass within ",
-                                   absl::FormatDuration(options_.step_timeout))
-                    : absl::StrCat("the peer did not join within ",
-                                   absl::FormatDuration(options_.join_timeout)));
+    return Lose(NcclFault::kPeer, phase_ == Phase::kTransferring
+                                      ? absl::StrCat("step ", moving_step_, " did not pass within ",
+                                                     absl::FormatDuration(options_.step_timeout))
+                                      : absl::StrCat("the peer did not join within ",
+                                                     absl::FormatDuration(options_.join_timeout)));
   }
   if (now_ < next_poll_ || polling_) return;
   polling_ = true;
@@ -139,10 +146,12 @@ void NcclSession::Handle(NcclTick) {
   effects_.push_back(PollNccl{epoch_});
 }
 
-void NcclSession::Lose(const std::string& reason) {
-  Forget();
+// It is told before it is aborted, which the other end notices: what happened here first is
+// heard of first.
+void NcclSession::Lose(NcclFault fault, const std::string& reason) {
   phase_ = Phase::kStopped;
-  effects_.push_back(NcclLost{epoch_, absl::StrCat("NCCL: ", reason)});
+  effects_.push_back(NcclLost{epoch_, fault, absl::StrCat("NCCL: ", reason)});
+  Forget();
 }
 
 // Gives up what is in progress. A communicator is aborted even when it is idle: the other

@@ -10,8 +10,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "proto/stage.h"
 #include "kernels/nccl_pair.h"
+#include "proto/stage.h"
 
 namespace sauva {
 
@@ -21,7 +21,7 @@ namespace sauva {
 // An epoch begins in which this end sends to the next stage, or receives from the one before.
 struct NcclStarted {
   uint64_t epoch = 0;
-  NcclId id{};  // the same at both ends
+  NcclId id{};  // the same at both ends; the one that sends makes it
   bool sends = false;
   size_t max_values = 0;  // of a step
 };
@@ -55,6 +55,11 @@ struct BeginNcclReceive {
   uint64_t num_values = 0;
 };
 struct AbortNccl {};
+// Whose failure it is that a link is lost.
+enum class NcclFault {
+  kOwn,   // a call of this end failed, or its worker asked for what makes no sense
+  kPeer,  // the other end went away, stands still or said what makes no sense
+};
 // Both ends have joined.
 struct NcclJoined {
   uint64_t epoch = 0;
@@ -63,6 +68,7 @@ struct NcclJoined {
 // NcclLost the session holds nothing until it is started again.
 struct NcclLost {
   uint64_t epoch = 0;
+  NcclFault fault = NcclFault::kPeer;
   std::string reason;
 };
 using NcclEffect = std::variant<JoinNccl, PollNccl, BeginNcclSend, BeginNcclReceive, AbortNccl,
@@ -111,7 +117,7 @@ class NcclSession {
   bool IsCurrent(uint64_t epoch);
   void Finish(NcclPolled& event);
   void BeginNext();
-  void Lose(const std::string& reason);
+  void Lose(NcclFault fault, const std::string& reason);
   void Forget();
 
   const NcclOptions options_;

@@ -42,10 +42,4 @@ NcclFacts OpenNccl(const WorkerConfig& config, const std::string& worker_id, Ncc
   return facts;
 }
 
-absl::StatusOr<std::string> NewNcclId(const NcclSetup& setup) {
-  if (!setup.library) return absl::FailedPreconditionError("this worker has no NCCL");
-  ASSIGN_OR_RETURN(const NcclId id, setup.library->MakeId());
-  return std::string(id.data(), id.size());
-}
-
 }  // namespace sauva

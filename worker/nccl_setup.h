@@ -13,7 +13,4 @@ namespace sauva {
 // coordinator chooses links by. A worker without NCCL is no error: the facts say why.
 NcclFacts OpenNccl(const WorkerConfig& config, const std::string& worker_id, NcclSetup& setup);
 
-// What both ends of a new link join with. Errors: UNAVAILABLE with what NCCL says.
-absl::StatusOr<std::string> NewNcclId(const NcclSetup& setup);
-
 }  // namespace sauva

@@ -1,6 +1,5 @@
 #include "worker/peer_client.h"
 
-#include <algorithm>
 #include <functional>
 #include <utility>
 
@@ -144,7 +143,6 @@ class PeerClient::NcclStageLink final : public StageLink {
                    owner.OnClosed(id, FromGrpc(status));
                  }})) {
     started_ = {.epoch = open.hello.epoch, .sends = true, .max_values = open.max_hidden_values};
-    std::copy_n(open.nccl_id.begin(), started_.id.size(), started_.id.begin());
   }
 
   bool Send(const HiddenStates& states) override {
@@ -165,22 +163,30 @@ class PeerClient::NcclStageLink final : public StageLink {
  private:
   void Join(PeerClient& owner, OutgoingId id, const StageHello& hello) {
     if (end_ != nullptr) return stream_->Cancel();  // accepted twice
-    end_ = std::make_unique<NcclEnd>(
+    const auto on_lost = [&loop = owner.loop_](const NcclLost& lost) {
+      loop.Deliver(NcclLinkLost{NcclLinkLost::Way::kToNext, lost});
+    };
+    absl::StatusOr<std::unique_ptr<NcclEnd>> end = NcclEnd::Start(
         owner.nccl_, started_,
-        NcclEnd::Handlers{.on_joined =
-                              [&loop = owner.loop_, id, hello] {
-                                loop.Deliver(OutgoingAccepted{id, hello});
-                              },
-                          .announce =
-                              [stream = stream_](const HiddenAnnounced& step) {
-                                if (!stream->Send(ToProto(step))) stream->Cancel();
-                              },
-                          .on_received = {},
-                          // Not as UNAVAILABLE, which would be tried again under the same id.
-                          .on_lost =
-                              [&loop = owner.loop_, id](const std::string& reason) {
-                                loop.Deliver(OutgoingClosed{id, absl::InternalError(reason)});
-                              }});
+        {.on_id =
+             [stream = stream_](const NcclId& made) {
+               SendOrCancel(*stream, NcclIdFrame({made.data(), made.size()}));
+             },
+         .on_joined =
+             [&loop = owner.loop_, id, hello] {
+               loop.Deliver(OutgoingAccepted{id, hello});
+             },
+         .announce = [stream = stream_](
+                         const HiddenAnnounced& step) { SendOrCancel(*stream, ToProto(step)); },
+         .on_received = {},
+         .on_lost = on_lost});
+    if (!end.ok()) {
+      return on_lost({started_.epoch, NcclFault::kOwn, std::string(end.status().message())});
+    }
+    end_ = *std::move(end);
+  }
+  static void SendOrCancel(LinkStream& stream, v1::HiddenFrame frame) {
+    if (!stream.Send(std::move(frame))) stream.Cancel();
   }
 
   prometheus::Counter& sent_bytes_;
@@ -220,7 +226,7 @@ void PeerClient::Apply(const OpenOutgoing& effect) {
   Peer& peer = peers_[effect.id];
   if (effect.kind == PeerKind::kControl) {
     peer.control = std::make_unique<ControlCall>(*this, *channel, effect);
-  } else if (effect.nccl_id.empty()) {
+  } else if (effect.link == LinkKind::kGrpc) {
     peer.link = std::make_unique<GrpcStageLink>(*this, *channel, effect);
   } else {
     peer.link = std::make_unique<NcclStageLink>(*this, *channel, effect);
@@ -240,14 +246,17 @@ void PeerClient::Apply(const SendOutgoing& effect) {
 
 void PeerClient::Apply(const CloseOutgoing& effect) {
   const auto found = peers_.find(effect.id);
-  if (found == peers_.end()) return;
-  if (found->second.control != nullptr) found->second.control->End();
-  if (found->second.link != nullptr) found->second.link->End();
-  peers_.erase(found);
+  if (found != peers_.end()) {
+    if (found->second.control != nullptr) found->second.control->End();
+    if (found->second.link != nullptr) found->second.link->End();
+    peers_.erase(found);
+  }
   if (peers_.empty()) channels_.clear();  // other peers may live at these addresses next time
 }
 
+// What is left of it goes first: an end that still joins shall not speak for a later attempt.
 void PeerClient::OnClosed(OutgoingId id, const absl::Status& status) {
+  loop_.events().PostAt(absl::InfinitePast(), [this, id] { peers_.erase(id); });
   loop_.Deliver(
       OutgoingClosed{id, status.ok() ? absl::AbortedError("the peer ended the stream") : status});
   const std::lock_guard lock(mutex_);

@@ -75,6 +75,9 @@ std::vector<OpenOutgoing> PipelineLinks::OnTick(absl::Time now, std::optional<Lo
     });
     lost = LostStream(late->second,
                       absl::StrCat("it did not start in time: ", late->second.last_error));
+    if (late->second.kind == PeerKind::kLink && assignment_.sends_by_nccl()) {
+      lost->nccl_link = assignment_.stage_index;
+    }
     return opened;
   }
   std::vector<OutgoingId> due;
@@ -120,6 +123,7 @@ absl::Time PipelineLinks::NextDeadline() const {
 }
 
 OpenOutgoing PipelineLinks::Open(OutgoingId id, const Stream& stream) const {
+  const bool by_nccl = stream.kind == PeerKind::kLink && assignment_.sends_by_nccl();
   return {.id = id,
           .kind = stream.kind,
           .address = assignment_.stages[static_cast<size_t>(stream.stage_index)].address,
@@ -127,7 +131,8 @@ OpenOutgoing PipelineLinks::Open(OutgoingId id, const Stream& stream) const {
                     .from_stage = assignment_.stage_index,
                     .to_stage = stream.stage_index,
                     .numerics_id = assignment_.numerics_id,
-                    .protocol_version = kProtocolVersion}};
+                    .protocol_version = kProtocolVersion},
+          .link = by_nccl ? LinkKind::kNccl : LinkKind::kGrpc};
 }
 
 PipelineLinks::Lost PipelineLinks::LostStream(const Stream& stream,

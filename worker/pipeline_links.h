@@ -24,8 +24,8 @@ struct OpenOutgoing {
   PeerKind kind = PeerKind::kLink;
   std::string address;
   StageHello hello;
-  std::string nccl_id;           // a Link by NCCL; empty: by gRPC
-  size_t max_hidden_values = 0;  // of one step of a Link by NCCL
+  LinkKind link = LinkKind::kGrpc;  // how a Link's hidden states go
+  size_t max_hidden_values = 0;     // of one step of a Link
 };
 struct CloseOutgoing {
   OutgoingId id = 0;
@@ -48,10 +48,11 @@ class PipelineLinks {
   // Forgets all streams and returns what must be closed.
   std::vector<CloseOutgoing> Stop();
 
-  // A peer that can no longer be reached, and why.
+  // Why the epoch cannot go on.
   struct Lost {
-    std::string suspect_worker_id;  // empty when it ended the epoch itself
+    std::string suspect_worker_id;  // who is in the way; empty when a peer ended the epoch itself
     std::string reason;
+    std::optional<int> nccl_link = std::nullopt;  // that failed: the stage that sends on it
   };
 
   // A stream was accepted; unknown ids are streams of an epoch that is over.

@@ -172,6 +172,7 @@ absl::Status StageService::TakeLink(IncomingId id, const v1::HiddenFrame& frame)
   }
   const std::optional<Incoming> incoming = Find(id);
   if (!incoming) return absl::OkStatus();  // ended by this side
+  if (!frame.nccl_id().empty()) return JoinNccl(id, frame.nccl_id());
   if (incoming->nccl != nullptr) {
     ASSIGN_OR_RETURN(HiddenAnnounced announced, AnnouncementFrom(frame));
     if (incoming->nccl->Give(announced)) return absl::OkStatus();
@@ -210,39 +211,58 @@ void StageService::Apply(const AcceptIncoming& effect) {
     incoming.control->Send(ToProto(ControlReply(effect.hello)));
     return;
   }
-  if (effect.nccl_id.empty()) {
+  if (effect.link == LinkKind::kGrpc) {
     incoming.assembler = std::make_shared<HiddenAssembler>(effect.max_hidden_values);
   } else {
-    incoming.nccl = JoinNccl(effect);
+    incoming.nccl_start = NcclStarted{
+        .epoch = effect.hello.epoch, .sends = false, .max_values = effect.max_hidden_values};
   }
   v1::LinkReply reply;
   ToProto(effect.hello, reply.mutable_hello());
   incoming.link->Send(std::move(reply));
 }
 
+absl::Status StageService::JoinNccl(IncomingId id, const std::string& nccl_id) {
+  RETURN_IF_ERROR(CheckNcclId(nccl_id));
+  const std::lock_guard lock(mutex_);
+  const auto found = incoming_.find(id);
+  if (found == incoming_.end()) return absl::OkStatus();  // ended by this side
+  Incoming& incoming = found->second;
+  if (!incoming.nccl_start) {
+    return absl::FailedPreconditionError("an id of NCCL on a stream that waits for none");
+  }
+  NcclStarted started = *std::exchange(incoming.nccl_start, std::nullopt);
+  std::copy_n(nccl_id.begin(), started.id.size(), started.id.begin());
+  absl::StatusOr<std::unique_ptr<NcclEnd>> end = NcclEnd::Start(nccl_, started, NcclHandlers(id));
+  if (end.ok()) {
+    incoming.nccl = *std::move(end);
+  } else {
+    loop_.Deliver(
+        NcclLinkLost{NcclLinkLost::Way::kFromPrevious,
+                     {started.epoch, NcclFault::kOwn, std::string(end.status().message())}});
+  }
+  return absl::OkStatus();
+}
+
 // The end's thread takes no lock of this service: what ends the link goes by the loop.
-std::shared_ptr<NcclEnd> StageService::JoinNccl(const AcceptIncoming& effect) {
-  NcclStarted started{
-      .epoch = effect.hello.epoch, .sends = false, .max_values = effect.max_hidden_values};
-  std::copy_n(effect.nccl_id.begin(), started.id.size(), started.id.begin());
-  const auto close = [this, id = effect.id](const std::string& reason) {
-    loop_.events().PostAt(absl::InfinitePast(), [this, id, reason] {
-      OnIncomingClosed(id, absl::UnavailableError(reason));
-    });
-  };
-  return std::make_shared<NcclEnd>(
-      nccl_, started,
-      NcclEnd::Handlers{.on_joined = {},
-                        .announce = {},
-                        .on_received =
-                            [this, id = effect.id, close](HiddenStates states) {
-                              received_bytes_.Increment(
-                                  static_cast<double>(states.values.size() * sizeof(float)));
-                              if (!loop_.Offer(IncomingMessage{id, std::move(states)})) {
-                                close("this worker is overloaded: too many events wait");
-                              }
-                            },
-                        .on_lost = close});
+NcclEnd::Handlers StageService::NcclHandlers(IncomingId id) {
+  return {
+      .on_id = {},
+      .on_joined = {},
+      .announce = {},
+      .on_received =
+          [this, id](HiddenStates states) {
+            received_bytes_.Increment(static_cast<double>(states.values.size() * sizeof(float)));
+            if (loop_.Offer(IncomingMessage{id, std::move(states)})) return;
+            loop_.events().PostAt(absl::InfinitePast(), [this, id] {
+              OnIncomingClosed(
+                  id, absl::UnavailableError("this worker is overloaded: too many events wait"));
+            });
+          },
+      .on_lost =
+          [this](const NcclLost& lost) {
+            loop_.Deliver(NcclLinkLost{NcclLinkLost::Way::kFromPrevious, lost});
+          }};
 }
 
 void StageService::Apply(const SendIncoming& effect) {

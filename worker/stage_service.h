@@ -59,7 +59,7 @@ class StageService final : public v1::WorkerService::CallbackService {
   using ControlStream = ServerStream<v1::ControlMessage, v1::ControlReply>;
   using LinkStream = ServerStream<v1::HiddenFrame, v1::LinkReply>;
   using WeightStream = ServerStream<v1::WeightRequest, v1::WeightReply>;
-  // Weights on their way to another worker; one at a time.
+  // Weights on their way to another worker.
   // Shared: by the service's handlers of the call.
   struct Donation {
     std::weak_ptr<WeightStream> stream;  // holds the handlers, which hold this
@@ -76,7 +76,9 @@ class StageService final : public v1::WorkerService::CallbackService {
     // Shared: by this entry and the handler that is just putting a frame in; set when the
     // link is accepted.
     std::shared_ptr<HiddenAssembler> assembler;
-    // In the assembler's place on a link by NCCL; shared likewise.
+    // In the assembler's place on a link by NCCL: until the id has come, what this end begins
+    // with, then the end; shared likewise.
+    std::optional<NcclStarted> nccl_start;
     std::shared_ptr<NcclEnd> nccl;
 
     void Finish(const absl::Status& status) const;
@@ -89,7 +91,8 @@ class StageService final : public v1::WorkerService::CallbackService {
   void OnLink(IncomingId id, const v1::HiddenFrame& frame);
   absl::Status TakeControl(IncomingId id, const v1::ControlMessage& message);
   absl::Status TakeWeightRequest(Donation& donation, const v1::WeightRequest& request);
-  std::shared_ptr<NcclEnd> JoinNccl(const AcceptIncoming& effect);
+  absl::Status JoinNccl(IncomingId id, const std::string& nccl_id);
+  NcclEnd::Handlers NcclHandlers(IncomingId id);
   absl::Status TakeLink(IncomingId id, const v1::HiddenFrame& frame);
   void OnIncomingClosed(IncomingId id, const absl::Status& status);
   absl::Status Offer(WorkerEvent event);
@@ -105,7 +108,6 @@ class StageService final : public v1::WorkerService::CallbackService {
   std::map<IncomingId, Incoming> incoming_;
   StreamId last_stream_ = 0;
   IncomingId last_incoming_ = 0;
-  bool donating_ = false;
 };
 
 }  // namespace sauva

@@ -10,14 +10,14 @@ namespace sauva {
 namespace {
 
 // Whether what was loaded for one assignment serves another: all but its place in time and
-// among workers is equal.
+// among workers is equal. Memory that was left for links by NCCL is not needed by others.
 bool SameLayers(const StageAssignment& a, const StageAssignment& b) {
   return a.model == b.model && a.layers() == b.layers() && a.is_head() == b.is_head() &&
          a.is_last() == b.is_last() && a.weight_format == b.weight_format &&
          a.kv_type == b.kv_type && a.kv_memory_bytes == b.kv_memory_bytes &&
-         a.sends_by_nccl() == b.sends_by_nccl() && a.receives_by_nccl() == b.receives_by_nccl() &&
-         a.max_context == b.max_context && a.max_step_tokens == b.max_step_tokens &&
-         a.max_sequences == b.max_sequences;
+         (a.sends_by_nccl() || !b.sends_by_nccl()) &&
+         (a.receives_by_nccl() || !b.receives_by_nccl()) && a.max_context == b.max_context &&
+         a.max_step_tokens == b.max_step_tokens && a.max_sequences == b.max_sequences;
 }
 
 }  // namespace

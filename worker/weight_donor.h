@@ -1,12 +1,12 @@
 #pragma once
 
-#include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
-#include <thread>
+#include <variant>
 
 #include "absl/status/status.h"
-#include "base/bounded_queue.h"
+#include "absl/status/statusor.h"
 #include "kernels/nccl_library.h"
 #include "worker/model_store.h"
 #include "worker/nccl_end.h"
@@ -19,36 +19,33 @@ namespace sauva {
 class WeightDonor {
  public:
   struct Handlers {
-    // The communicator is joined from here on.
+    // Model and buffer are there: the other worker may make an id.
     std::function<void()> on_ready;
     // A tensor of so many bytes follows by NCCL.
     std::function<void(uint64_t num_bytes)> announce;
     // It cannot go on; at most once, and nothing follows.
     std::function<void(const absl::Status&)> on_failed;
   };
+  // First what both join with, then names of tensors.
+  using Wish = std::variant<NcclId, std::string>;
 
-  // Begins to join the other worker under its id. `store` and `nccl` must outlive the donor.
-  WeightDonor(const ModelStore& store, const NcclSetup& nccl, ModelRef model, const NcclId& id,
-              Handlers handlers);
-  // Aborts what is in progress and waits for the thread.
+  // Errors: RESOURCE_EXHAUSTED while another worker is sent weights, or a call to NCCL for an
+  // earlier one hangs.
+  static absl::StatusOr<std::unique_ptr<WeightDonor>> Start(const ModelStore& store,
+                                                            const NcclSetup& nccl, ModelRef model,
+                                                            Handlers handlers);
+  // What is in progress is aborted, which nobody waits for; no handler is called any more.
   ~WeightDonor();
 
-  // Asks for a tensor. False when more wait than a worker that loads ever asks for.
-  [[nodiscard]] bool Give(std::string tensor) { return wanted_.TryPush(std::move(tensor)); }
+  // False when more wait than a worker that loads ever asks for.
+  [[nodiscard]] bool Give(Wish wish);
 
  private:
-  absl::Status Run();
-  absl::Status SendTensor(NcclPair& pair, std::span<const std::byte> bytes);
-  bool cancelled() const { return cancelled_.load(); }
+  class Runner;
+  explicit WeightDonor(std::shared_ptr<Runner> runner);
 
-  const ModelStore& store_;
-  const NcclSetup& nccl_;
-  const ModelRef model_;
-  const NcclId id_;
-  const Handlers handlers_;
-  BoundedQueue<std::string> wanted_;
-  std::atomic<bool> cancelled_{false};
-  std::thread thread_;
+  // Shared: with its thread, which may hang and then outlives this object.
+  const std::shared_ptr<Runner> runner_;
 };
 
 }  // namespace sauva

@@ -9,7 +9,7 @@
 
 namespace sauva {
 
-absl::StatusOr<std::unique_ptr<NcclPair>> OpenWeightPair(const NcclSetup& nccl) {
+absl::StatusOr<std::unique_ptr<NcclPair>> OpenWeightPair(const NcclAccess& nccl) {
   return OpenNcclPair(nccl, kWeightPieceBytes);
 }
 

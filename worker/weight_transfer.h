@@ -21,7 +21,7 @@ inline constexpr int64_t kDonationBytes = kWeightPieceBytes + kNcclCommunicatorB
 
 // A pair with a buffer of one piece. Errors: FAILED_PRECONDITION without NCCL; those of
 // MakeTransferMemory.
-absl::StatusOr<std::unique_ptr<NcclPair>> OpenWeightPair(const NcclSetup& nccl);
+absl::StatusOr<std::unique_ptr<NcclPair>> OpenWeightPair(const NcclAccess& nccl);
 
 // Asks until what was begun is done. Errors: CANCELLED once `cancelled` says so;
 // DEADLINE_EXCEEDED; what the pair says.

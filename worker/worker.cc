@@ -80,13 +80,16 @@ class SpareClock {
   std::optional<absl::Time> since_;
 };
 
+int ThreadsOf(const WorkerConfig& config) {
+  return config.threads > 0 ? config.threads : UsableCores();
+}
+
 absl::StatusOr<MachineRates> MeasureRates(const WorkerConfig& config) {
   if (IsCuda(config.device)) {
     ASSIGN_OR_RETURN(const int index, CudaIndex(config.device));
     return MeasureCudaRates(index);
   }
-  return MeasureMachineRates(config.threads > 0 ? config.threads : UsableCores(),
-                             config.memory_bytes);
+  return MeasureMachineRates(ThreadsOf(config), config.memory_bytes);
 }
 
 template <class... F>
@@ -127,10 +130,12 @@ Worker::Parts::Parts(const WorkerConfig& config_in, ProcessHealth& health_in)
     : config(config_in),
       health(health_in),
       metrics(config.memory_bytes),
-      nccl({.library = std::nullopt,
+      nccl{{.library = std::nullopt,
             .device = config.device,
-            .options = {.join_timeout = config.session.connect_timeout,
-                        .step_timeout = config.session.head.step_timeout / 2}}),
+            // Before the streams of the epoch are given up: a link that does not join is told
+            // of as what it is.
+            .options = {.join_timeout = config.session.connect_timeout / 2,
+                        .step_timeout = config.session.head.step_timeout / 2}}},
       store({.model_dir = config.model_dir,
              .device = config.device,
              .threads = config.threads,
@@ -170,9 +175,6 @@ void Worker::Parts::Take(EngineEvent event) {
 void Worker::Parts::Apply(WorkerEffect& effect) {
   std::visit(Overloaded{
                  [this](LoadLayers& e) { Give(std::move(e)); },
-                 [this](MakeNcclId& e) {
-                   loop.Answer(NcclIdMade{e.epoch, NewNcclId(nccl)});
-                 },
                  [this](AllocateKv& e) { Give(e); },
                  [this](OpenSequence& e) { Give(std::move(e)); },
                  [this](CloseSequence& e) { Give(e); },
@@ -197,6 +199,7 @@ void Worker::Parts::Apply(WorkerEffect& effect) {
 void Worker::Parts::UpdateMetrics() {
   const WorkerSession& session = loop.session();
   metrics.Update(session, runner.memory());
+  metrics.ShowNcclThreads(nccl.ends.running() + nccl.donors.running() + nccl.receivers.running());
   const bool is_spare = spare_clock.IsSpare(session.joined() && session.idle(), absl::Now());
   health.SetReady(!session.draining() && (session.serving() || is_spare));
   loop.events().PostAt(absl::Now() + kMetricsInterval, [this] { UpdateMetrics(); });
@@ -248,6 +251,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
                   .read_bytes_per_second = rates.read_bytes_per_second,
                   .operations_per_second = rates.operations_per_second,
                   .link_bytes_per_second = kAssumedLinkBytesPerSecond,
+                  .threads = IsCuda(config.device) ? 0 : ThreadsOf(config),
                   .build_id = BuildId()};
   parts->hello.nccl = nccl;
   ASSIGN_OR_RETURN(parts->hello.address,

@@ -44,6 +44,8 @@ WorkerMetrics::WorkerMetrics(uint64_t memory_budget_bytes)
                                     {{"share", "scratch"}})),
       link_bytes_(metrics_.Gauge("sauva_memory_bytes", "Memory of the stage by share",
                                  {{"share", "links"}})),
+      nccl_threads_(metrics_.Gauge("sauva_nccl_threads",
+                                   "Threads that call NCCL; more than three: calls that hang")),
       prompt_tokens_(Counter("sauva_prompt_tokens_total", "Prompt tokens of accepted requests")),
       cached_tokens_(
           Counter("sauva_prompt_tokens_cached_total", "Prompt tokens taken from the prefix cache")),

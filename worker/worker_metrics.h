@@ -25,6 +25,8 @@ class WorkerMetrics {
   void Observe(const StepComputed& step);
   // Takes over what the sessions have counted.
   void Update(const WorkerSession& session, const StageMemory& memory);
+  // How many threads are in NCCL now.
+  void ShowNcclThreads(int count) { nccl_threads_.Set(count); }
 
  private:
   prometheus::Counter& Counter(const std::string& name, const std::string& help,
@@ -53,6 +55,7 @@ class WorkerMetrics {
   prometheus::Gauge& kv_bytes_;
   prometheus::Gauge& scratch_bytes_;
   prometheus::Gauge& link_bytes_;
+  prometheus::Gauge& nccl_threads_;
   prometheus::Counter& prompt_tokens_;
   prometheus::Counter& cached_tokens_;
   prometheus::Counter& generation_tokens_;

@@ -82,19 +82,6 @@ void WorkerSession::Handle(StageLoaded event) {
   if (event.epoch != assignment_.epoch) return BeginLoading();
   if (!event.status.ok()) return Fail(event.status);
   loaded_ = std::move(event.stage);
-  nccl_id_.clear();
-  if (assignment_.sends_by_nccl()) {
-    effects_.push_back(MakeNcclId{assignment_.epoch});
-    return;
-  }
-  phase_ = Phase::kLoaded;
-  SendReport();
-}
-
-void WorkerSession::Handle(NcclIdMade event) {
-  if (event.epoch != assignment_.epoch || phase_ != Phase::kLoading) return;  // stopped meanwhile
-  if (!event.id.ok()) return Fail(event.id.status());
-  nccl_id_ = *std::move(event.id);
   phase_ = Phase::kLoaded;
   SendReport();
 }
@@ -109,12 +96,6 @@ void WorkerSession::Handle(StartStage event) {
                                                           " KV blocks; the memory budget holds ",
                                                           loaded_.max_kv_blocks)));
   }
-  if (assignment_.receives_by_nccl() != !event.nccl_id.empty()) {
-    return Fail(absl::FailedPreconditionError(
-        event.nccl_id.empty() ? "an NCCL link starts without the id of the stage before"
-                              : "a gRPC link starts with the id of an NCCL link"));
-  }
-  peer_nccl_id_ = std::move(event.nccl_id);
   num_kv_blocks_ = event.num_kv_blocks;
   phase_ = Phase::kAllocating;
   effects_.push_back(AllocateKv{event.epoch, event.num_kv_blocks});
@@ -133,10 +114,7 @@ void WorkerSession::Handle(KvAllocated event) {
 }
 
 void WorkerSession::OpenStream(OpenOutgoing open) {
-  if (open.kind == PeerKind::kLink) {
-    open.nccl_id = nccl_id_;
-    open.max_hidden_values = MaxHiddenValues();
-  }
+  if (open.kind == PeerKind::kLink) open.max_hidden_values = MaxHiddenValues();
   effects_.push_back(std::move(open));
 }
 
@@ -171,16 +149,17 @@ void WorkerSession::Handle(IncomingHello event) {
     effects_.push_back(EndIncoming{event.id, status});
     return;
   }
-  (event.kind == PeerKind::kControl ? control_ : link_) = event.id;
-  effects_.push_back(
-      AcceptIncoming{.id = event.id,
-                     .hello = {.epoch = assignment_.epoch,
-                               .from_stage = assignment_.stage_index,
-                               .to_stage = event.hello.from_stage,
-                               .numerics_id = assignment_.numerics_id,
-                               .protocol_version = kProtocolVersion},
-                     .max_hidden_values = MaxHiddenValues(),
-                     .nccl_id = event.kind == PeerKind::kLink ? peer_nccl_id_ : std::string()});
+  const bool is_link = event.kind == PeerKind::kLink;
+  (is_link ? link_ : control_) = event.id;
+  effects_.push_back(AcceptIncoming{
+      .id = event.id,
+      .hello = {.epoch = assignment_.epoch,
+                .from_stage = assignment_.stage_index,
+                .to_stage = event.hello.from_stage,
+                .numerics_id = assignment_.numerics_id,
+                .protocol_version = kProtocolVersion},
+      .max_hidden_values = MaxHiddenValues(),
+      .link = is_link && assignment_.receives_by_nccl() ? LinkKind::kNccl : LinkKind::kGrpc});
 }
 
 absl::Status WorkerSession::CheckHello(const IncomingHello& event) const {
@@ -247,15 +226,13 @@ void WorkerSession::Handle(IncomingClosed event) {
   const bool control = control_ == event.id;
   (control ? control_ : link_).reset();
   const std::string worker = WorkerOf(control ? 0 : assignment_.stage_index - 1);
-  Break(absl::IsAborted(event.status) ? std::string() : worker,
-        absl::StrCat("the ", control ? "control" : "link", " stream from ", worker,
-                     " ended: ", event.status.ToString()));
+  Break({.suspect_worker_id = absl::IsAborted(event.status) ? std::string() : worker,
+         .reason = absl::StrCat("the ", control ? "control" : "link", " stream from ", worker,
+                                " ended: ", event.status.ToString())});
 }
 
 void WorkerSession::Handle(OutgoingAccepted event) {
-  if (const auto lost = links_.OnAccepted(event.id, event.hello)) {
-    return Break(lost->suspect_worker_id, lost->reason);
-  }
+  if (const auto lost = links_.OnAccepted(event.id, event.hello)) return Break(*lost);
   ServeIfConnected();
 }
 
@@ -269,15 +246,30 @@ void WorkerSession::Handle(OutgoingReply event) {
                  [&](StepResult& result) {
                    RunHead(StageResult{stage_index, std::move(result)});
                  },
-                 [&](StageFault& fault) { Break(fault.suspect_worker_id, fault.reason); },
+                 [&](StageFault& fault) {
+                   Break({fault.suspect_worker_id, fault.reason});
+                 },
              },
              event.reply);
 }
 
 void WorkerSession::Handle(OutgoingClosed event) {
-  if (const auto lost = links_.OnClosed(event.id, event.status, now_)) {
-    Break(lost->suspect_worker_id, lost->reason);
+  if (const auto lost = links_.OnClosed(event.id, event.status, now_)) Break(*lost);
+}
+
+void WorkerSession::Handle(NcclLinkLost event) {
+  if (event.lost.epoch != assignment_.epoch) {
+    ++counters_.stale_messages;
+    return;
   }
+  const bool sends = event.way == NcclLinkLost::Way::kToNext;
+  const int peer = assignment_.stage_index + (sends ? 1 : -1);
+  const bool own = event.lost.fault == NcclFault::kOwn;
+  Break({.suspect_worker_id = WorkerOf(own ? assignment_.stage_index : peer),
+         .reason =
+             absl::StrCat("the link ", sends ? "to" : "from", " stage ", peer, " (", WorkerOf(peer),
+                          ") failed", own ? " at this end: " : ": ", event.lost.reason),
+         .nccl_link = std::min(peer, assignment_.stage_index)});
 }
 
 // --- What gateways say
@@ -292,7 +284,7 @@ void WorkerSession::Handle(WorkerTick) {
   if (connected() && now_ >= next_heartbeat_) BeatHeart();
   std::optional<PipelineLinks::Lost> lost;
   for (OpenOutgoing& open : links_.OnTick(now_, lost)) OpenStream(std::move(open));
-  if (lost) Break(lost->suspect_worker_id, lost->reason);
+  if (lost) Break(*lost);
   RunHead(WorkerTick{});
 }
 
@@ -358,7 +350,9 @@ void WorkerSession::Run(HeadEvent event) {
     std::visit(Overloaded{
                    [this](StreamTokens& e) { effects_.push_back(std::move(e)); },
                    [this](EndStream& e) { effects_.push_back(std::move(e)); },
-                   [this](HeadBroken& e) { Break(e.broken.suspect_worker_id, e.broken.reason); },
+                   [this](HeadBroken& e) {
+                     Break({e.broken.suspect_worker_id, e.broken.reason});
+                   },
                    [this](auto& message) { Broadcast(std::move(message)); },
                },
                effect);
@@ -384,19 +378,21 @@ void WorkerSession::Apply(StepResult effect) {
   if (control_) effects_.push_back(SendIncoming{*control_, std::move(effect)});
 }
 
-void WorkerSession::Apply(StageFault effect) { Break(effect.suspect_worker_id, effect.reason); }
+void WorkerSession::Apply(StageFault effect) { Break({effect.suspect_worker_id, effect.reason}); }
 
 // Tells everybody and ends the epoch.
-void WorkerSession::Break(const std::string& suspect_worker_id, const std::string& reason) {
+void WorkerSession::Break(const PipelineLinks::Lost& lost) {
   if (phase_ != Phase::kConnecting && phase_ != Phase::kServing) return;
   ++counters_.epochs_broken;
-  effects_.push_back(StageBroken{
-      .epoch = assignment_.epoch, .suspect_worker_id = suspect_worker_id, .reason = reason});
+  effects_.push_back(StageBroken{.epoch = assignment_.epoch,
+                                 .suspect_worker_id = lost.suspect_worker_id,
+                                 .reason = lost.reason,
+                                 .nccl_link = lost.nccl_link});
   if (control_) {
-    effects_.push_back(
-        SendIncoming{*control_, StageFault{assignment_.epoch, reason, suspect_worker_id}});
+    effects_.push_back(SendIncoming{
+        *control_, StageFault{assignment_.epoch, lost.reason, lost.suspect_worker_id}});
   }
-  EndEpoch(reason);
+  EndEpoch(lost.reason);
 }
 
 // Ends what is loading or served here; weights stay in memory.
@@ -439,7 +435,7 @@ std::optional<StageReport> WorkerSession::Report() const {
   if (phase_ == Phase::kLoading) return report;
   report.max_kv_blocks = loaded_.max_kv_blocks;
   report.weight_bytes = loaded_.weight_bytes;
-  report.nccl_id = nccl_id_;
+  report.scratch_bytes = loaded_.scratch_bytes;
   if (phase_ != Phase::kServing) return report;
   report.num_kv_blocks = num_kv_blocks_;
   report.kv_bytes = kv_bytes_;

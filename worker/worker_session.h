@@ -12,6 +12,7 @@
 #include "proto/control.h"
 #include "proto/stage.h"
 #include "worker/head_session.h"
+#include "worker/nccl_session.h"
 #include "worker/pipeline_links.h"
 #include "worker/session_types.h"
 #include "worker/stage_session.h"
@@ -36,6 +37,7 @@ struct LoadedStage {
   ModelFacts facts;
   uint32_t max_kv_blocks = 0;  // what the memory budget holds
   uint64_t weight_bytes = 0;
+  uint64_t scratch_bytes = 0;
 };
 struct StageLoaded {
   uint64_t epoch = 0;
@@ -46,12 +48,6 @@ struct KvAllocated {
   uint64_t epoch = 0;
   absl::Status status;
   uint64_t kv_bytes = 0;
-};
-
-// The answer to MakeNcclId.
-struct NcclIdMade {
-  uint64_t epoch = 0;
-  absl::StatusOr<std::string> id;
 };
 
 struct IncomingHello {
@@ -79,14 +75,20 @@ struct OutgoingClosed {
   OutgoingId id = 0;
   absl::Status status;  // ABORTED: the peer ended the epoch itself
 };
+// A link by NCCL to the next stage, or from the one before, cannot go on.
+struct NcclLinkLost {
+  enum class Way { kToNext, kFromPrevious };
+  Way way = Way::kToNext;
+  NcclLost lost;
+};
 // The process shall end: drains, then answers with WorkerDrained.
 struct ShutDownWorker {
   absl::Duration timeout = absl::Seconds(30);
 };
 using WorkerEvent =
     std::variant<Welcome, CoordinatorLost, StageAssignment, StartStage, StopStage, DrainWorker,
-                 StageLoaded, NcclIdMade, KvAllocated, StepComputed, OpenFailed, IncomingHello,
-                 IncomingMessage, IncomingClosed, OutgoingAccepted, OutgoingReply, OutgoingClosed,
+                 StageLoaded, KvAllocated, StepComputed, OpenFailed, IncomingHello, IncomingMessage,
+                 IncomingClosed, OutgoingAccepted, OutgoingReply, OutgoingClosed, NcclLinkLost,
                  StreamOpened, StreamCancelled, StreamStalled, ShutDownWorker, WorkerTick>;
 
 // --- Effects. LoadLayers, AllocateKv, OpenSequence, CloseSequence and ComputeStep go to the
@@ -95,10 +97,6 @@ using WorkerEvent =
 // Load these layers, or keep what is in memory when model, layers and formats are equal.
 struct LoadLayers {
   StageAssignment assignment;
-};
-// Make what the next stage joins an NCCL link with.
-struct MakeNcclId {
-  uint64_t epoch = 0;
 };
 // Reserve the KV pool and forget every sequence: the engine's work for this epoch follows.
 struct AllocateKv {
@@ -112,8 +110,8 @@ struct SendOutgoing {
 struct AcceptIncoming {
   IncomingId id = 0;
   StageHello hello;
-  size_t max_hidden_values = 0;  // of one step; a link's messages may be that large
-  std::string nccl_id;           // of a link by NCCL; empty: by gRPC
+  size_t max_hidden_values = 0;     // of one step; a link's messages may be that large
+  LinkKind link = LinkKind::kGrpc;  // how a link's hidden states come
 };
 struct EndIncoming {
   IncomingId id = 0;
@@ -128,9 +126,9 @@ struct WorkerDrained {
   int num_cut_streams = 0;  // that ran when the time was up; their gateways take them elsewhere
 };
 using WorkerEffect =
-    std::variant<LoadLayers, MakeNcclId, AllocateKv, OpenSequence, CloseSequence, ComputeStep,
-                 StageReport, StageBroken, Heartbeat, OpenOutgoing, CloseOutgoing, SendOutgoing,
-                 AcceptIncoming, EndIncoming, SendIncoming, StreamTokens, EndStream, WorkerDrained>;
+    std::variant<LoadLayers, AllocateKv, OpenSequence, CloseSequence, ComputeStep, StageReport,
+                 StageBroken, Heartbeat, OpenOutgoing, CloseOutgoing, SendOutgoing, AcceptIncoming,
+                 EndIncoming, SendIncoming, StreamTokens, EndStream, WorkerDrained>;
 using WorkerEffects = std::vector<WorkerEffect>;
 
 struct WorkerOptions {
@@ -190,7 +188,6 @@ class WorkerSession {
   void Handle(StopStage event);
   void Handle(DrainWorker event);
   void Handle(StageLoaded event);
-  void Handle(NcclIdMade event);
   void Handle(KvAllocated event);
   void Handle(StepComputed event);
   void Handle(OpenFailed event);
@@ -200,6 +197,7 @@ class WorkerSession {
   void Handle(OutgoingAccepted event);
   void Handle(OutgoingReply event);
   void Handle(OutgoingClosed event);
+  void Handle(NcclLinkLost event);
   void Handle(StreamOpened event);
   void Handle(StreamCancelled event);
   void Handle(StreamStalled event);
@@ -224,7 +222,7 @@ class WorkerSession {
   void Apply(StepResult effect);
   void Apply(StageFault effect);
   void Broadcast(StageMessage message);
-  void Break(const std::string& suspect_worker_id, const std::string& reason);
+  void Break(const PipelineLinks::Lost& lost);
   void EndEpoch(const std::string& reason);
   void BeginDrain(absl::Duration timeout);
   void WatchDrain();
@@ -246,8 +244,6 @@ class WorkerSession {
   uint32_t num_kv_blocks_ = 0;
   uint64_t kv_bytes_ = 0;
   std::string error_;                  // kFailed
-  std::string nccl_id_;                // of the link to the next stage; empty: by gRPC
-  std::string peer_nccl_id_;           // of the link from the stage before; empty: by gRPC
   std::optional<IncomingId> control_;  // accepted streams of this epoch
   std::optional<IncomingId> link_;
   std::deque<std::pair<uint64_t, absl::Time>> headers_;  // steps that wait for hidden states

@@ -4,18 +4,11 @@
 #include "base/status_macros.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/cpu_kv_cache.h"
+#include "kernels/cpu/cpu_scratch.h"
 #include "kernels/numerics.h"
 
 namespace sauva {
 namespace {
-
-// Queries of one tile at most, but for a single token's: enough that a span read from memory
-// serves many, few enough that their sums stay in L2.
-constexpr int64_t kTileQueries = 256;
-// Tiles there should be for each thread, so that none waits long for the last.
-constexpr int64_t kTilesPerThread = 4;
-// Floats of sums of spans that several threads make for the same queries.
-constexpr int64_t kMostSpanFloats = int64_t{4} << 20;
 
 size_t Index(DType dtype) {
   if (dtype == DType::kI8) return static_cast<size_t>(KvStorage::kInt8);
@@ -30,17 +23,13 @@ absl::Status CpuBackend::ReserveAttention() {
   const StepLimits& limits = step_.limits();
   attention_tiles_.resize(static_cast<size_t>(limits.max_sequences) + 1);
   if (attention_dim_ == 0) return absl::OkStatus();
-  const int64_t heads = std::max<int64_t>(1, max_columns_ / attention_dim_);
-  const int64_t floats = AttentionScratchFloats(std::max(kTileQueries, heads), attention_dim_);
-  attention_floats_ = PaddedToLanes(floats);
-  ASSIGN_OR_RETURN(attention_scratch_, HostMemory::Allocate(attention_floats_ * pool_.threads() *
-                                                            int64_t{sizeof(float)}));
-  const int64_t spans =
-      CeilDivide(int64_t{limits.max_blocks_per_sequence} * kAttentionBlock, kAttentionSpan);
-  const int64_t span_floats =
-      kTilesPerThread * pool_.threads() * spans * AttentionSumFloats(heads, attention_dim_);
-  ASSIGN_OR_RETURN(attention_spans_, HostMemory::Allocate(std::min(span_floats, kMostSpanFloats) *
-                                                          int64_t{sizeof(float)}));
+  const AttentionScratchSize size =
+      AttentionScratchOf(limits, max_columns_, attention_dim_, pool_.threads());
+  attention_floats_ = size.floats;
+  ASSIGN_OR_RETURN(attention_scratch_,
+                   HostMemory::Allocate(size.floats * pool_.threads() * int64_t{sizeof(float)}));
+  ASSIGN_OR_RETURN(attention_spans_,
+                   HostMemory::Allocate(size.span_floats * int64_t{sizeof(float)}));
   return absl::OkStatus();
 }
 

@@ -40,6 +40,7 @@ absl::Status CpuBackend::Reserve(const StepLimits& limits, int64_t max_columns, 
   step_.Reserve(limits);
   max_rows_ = std::max(limits.max_tokens, limits.max_sequences);
   max_columns_ = max_columns;
+  attention_dim_ = std::max(attention_dim_, limits.max_head_dim);
   // A register tile beyond the rows may have places that stay empty.
   const int64_t units =
       (int64_t{max_rows_} + kMostTileTokens) * ((max_columns + kInt8Unit - 1) / kInt8Unit);
@@ -53,6 +54,16 @@ absl::Status CpuBackend::Reserve(const StepLimits& limits, int64_t max_columns, 
   sample_scratch_.assign(static_cast<size_t>(pool_.threads()), SampleScratch(vocab_size));
   for (SampleScratch& scratch : sample_scratch_) scratch.weigh = kernels_.weigh;
   return absl::OkStatus();
+}
+
+int64_t CpuBackend::reserved_bytes() const {
+  int64_t bytes = 0;
+  for (const HostMemory* memory : {&int8_codes_, &int8_scales_, &int8_starts_, &int8_outliers_,
+                                   &packed_scratch_, &attention_scratch_, &attention_spans_}) {
+    bytes += memory->size_bytes();
+  }
+  for (const SampleScratch& scratch : sample_scratch_) bytes += scratch.size_bytes();
+  return bytes;
 }
 
 void CpuBackend::GatherRows(const Weight& table, float scale, Rows out) {

@@ -21,6 +21,7 @@ class CpuBackend : public Backend {
   CpuBackend(const KernelTable& kernels, int threads) : kernels_(kernels), pool_(threads) {}
 
   std::string backend_class() const override { return "cpu"; }
+  int64_t reserved_bytes() const override;
 
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source,

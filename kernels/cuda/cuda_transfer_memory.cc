@@ -14,7 +14,7 @@ namespace {
 
 absl::Status FromCuda(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(call, ": ", cudaGetErrorString(error)));
+  return absl::InternalError(absl::StrCat(call, ": ", cudaGetErrorString(error)));
 }
 
 class CudaTransferMemory : public TransferMemory {

@@ -61,6 +61,23 @@ TEST_F(LaunchPlanTest, StartsAsManyWorkersAsStagesReplicasAndSparesNeed) {
   EXPECT_EQ(Plan()->workers.size(), 1u);
 }
 
+TEST_F(LaunchPlanTest, MixReachesTheCoordinatorAndWorkersMayBeOfAnyBackend) {
+  options_.workers = {"cpu", "reference", "reference:2GiB"};
+  const auto has_mix = [&] {
+    const auto& arguments = Plan()->coordinator.command.arguments;
+    return std::ranges::find(arguments, "--mix") != arguments.end();
+  };
+  EXPECT_FALSE(has_mix());
+  options_.mix = true;
+  EXPECT_TRUE(has_mix());
+  EXPECT_EQ(ValueOf(Plan()->workers.at(0), "--device"), "cpu");
+  EXPECT_EQ(ValueOf(Plan()->workers.at(1), "--device"), "reference");
+  EXPECT_EQ(ValueOf(Plan()->workers.at(2), "--device"), "reference");
+  EXPECT_EQ(ValueOf(Plan()->workers.at(2), "--memory"), std::to_string(uint64_t{2} << 30));
+  options_.workers = {"referenced"};
+  EXPECT_THAT(Error(), HasSubstr("--worker referenced"));
+}
+
 TEST_F(LaunchPlanTest, RefusesFewerWorkersThanTheShapeNeeds) {
   options_.stages = 3;
   options_.num_workers = 2;

@@ -23,6 +23,7 @@ ClusterStatus TwoStages() {
     stage.endpoint = {i == 0 ? "worker-a" : "worker-b", "127.0.0.1:1", {i * 4, i * 4 + 4}};
     stage.report.phase = StagePhase::kServing;
     stage.report.weight_bytes = 7 << 20;
+    stage.report.scratch_bytes = 3 << 20;
     stage.report.steps_done = 12;
     stage.report.tokens_done = 30;
     stage.report.step_seconds = 0.5;
@@ -53,6 +54,20 @@ TEST(StatusViewTest, TheTableTellsWhyNothingIsPlaced) {
   EXPECT_THAT(StatusTable(status), HasSubstr("cannot place a pipeline: needs 9 GB, has 2 GB"));
 }
 
+TEST(StatusViewTest, PairsThatNcclCouldNotConnectAreNamedWithTheReason) {
+  ClusterStatus status = TwoStages();
+  EXPECT_THAT(StatusTable(status), Not(HasSubstr("NCCL")));
+  EXPECT_TRUE(nlohmann::json::parse(StatusJson(status))["avoided_links"].empty());
+  status.avoided_links = {{"worker-a", "worker-b", 2, "no route to host", 61'500}};
+  EXPECT_THAT(StatusTable(status),
+              HasSubstr("NCCL is not tried between worker-a and worker-b for 1m1s, it failed 2 "
+                        "times in a row: no route to host"));
+  const auto link = nlohmann::json::parse(StatusJson(status))["avoided_links"][0];
+  EXPECT_EQ(link["workers"], (std::vector<std::string>{"worker-a", "worker-b"}));
+  EXPECT_EQ(link["failures"], 2);
+  EXPECT_EQ(link["retry_ms"], 61'500);
+}
+
 TEST(StatusViewTest, TheJsonCarriesEveryStage) {
   const auto json = nlohmann::json::parse(StatusJson(TwoStages()));
   const auto& pipeline = json["pipelines"][0];
@@ -62,6 +77,7 @@ TEST(StatusViewTest, TheJsonCarriesEveryStage) {
   EXPECT_EQ(pipeline["stages"][1]["layers"], (std::vector<int>{4, 8}));
   EXPECT_EQ(pipeline["stages"][1]["worker_id"], "worker-b");
   EXPECT_EQ(pipeline["stages"][1]["steps_done"], 12);
+  EXPECT_EQ(pipeline["stages"][1]["scratch_bytes"], 3 << 20);
   EXPECT_EQ(pipeline["stages"][1]["phase"], "serving");
   EXPECT_EQ(json["workers"][0]["worker_id"], "worker-c");
 }

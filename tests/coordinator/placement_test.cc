@@ -228,6 +228,32 @@ TEST(PlacementTest, APipelineIsOfOneBackendClassUnlessMixIsAllowed) {
   EXPECT_THAT(Place(Model(8), workers, goals).pipelines, SizeIs(1));
 }
 
+// More workers than are searched in every order.
+TEST(PlacementTest, ManyWorkersOfTwoClassesHoldTogetherWhatNeitherClassCan) {
+  std::vector<PlacementWorker> workers;
+  for (int i = 0; i < kExactPlacementWorkers + 2; ++i) {
+    workers.push_back(Worker("w" + std::to_string(i), 20 * kMega));
+    if (i % 2 == 0) workers.back().backend_class = "cuda-sm90";
+  }
+  PlacementGoals goals = Goals(static_cast<int>(workers.size()));
+  EXPECT_THAT(Place(Model(8), workers, goals).pipelines, IsEmpty());
+  goals.mixing = BackendMixing::kAnyClass;
+  const Placement placement = Place(Model(8), workers, goals);
+  ASSERT_THAT(placement.pipelines, SizeIs(1));
+  EXPECT_GE(placement.pipelines[0].size(), 8u);
+}
+
+TEST(PlacementTest, WhatAWorkersBackendKeepsForItselfIsNotGivenAway) {
+  const int64_t needed = StageMemoryBytes(Model(4), {0, 4}, 1024);
+  std::vector<PlacementWorker> workers{Worker("a", needed + kMega)};
+  workers[0].kept_bytes = kMega;
+  EXPECT_THAT(Place(Model(4), workers, Goals(1)).pipelines, SizeIs(1));
+  ++workers[0].kept_bytes;
+  const Placement refused = Place(Model(4), workers, Goals(1));
+  EXPECT_THAT(refused.pipelines, IsEmpty());
+  EXPECT_THAT(refused.refusal, HasSubstr("each keeps 1000001 for its threads"));
+}
+
 TEST(PlacementTest, SurvivorsKeepTheirLayersAndASpareTakesTheLostOnes) {
   std::vector<PlacementWorker> workers = Workers(3);
   workers[0].holds = {0, 3};

@@ -1,5 +1,7 @@
 #include "tests/coordinator/story.h"
 
+#include <algorithm>
+
 #include "gtest/gtest.h"
 
 namespace sauva {
@@ -36,7 +38,7 @@ void Story::RestartCoordinator(uint64_t start_time_ms) {
   Event(LoadAsked{.ticket = 1, .model = Model(), .replicas = replicas_});
 }
 
-void Story::Join(const std::string& id) {
+Story::FakeWorker& Story::Prepare(const std::string& id) {
   FakeWorker& worker = workers_[id];
   if (worker.hello.worker_id.empty()) {
     worker.hello = {.worker_id = id,
@@ -46,6 +48,12 @@ void Story::Join(const std::string& id) {
                     .operations_per_second = 1e11,
                     .link_bytes_per_second = 1e9};
   }
+  return worker;
+}
+
+void Story::Join(const std::string& id) {
+  FakeWorker& worker = Prepare(id);
+  worker.hello.newest_epoch = std::max(worker.hello.newest_epoch, worker.newest_epoch);
   worker.hello.stage = worker.stage;
   worker.connection = ++last_connection_;
   Event(WorkerJoined{worker.connection, worker.hello});
@@ -66,12 +74,14 @@ void Story::Kill(const std::string& id) {
   if (connection != 0) Event(WorkerGone{connection});
 }
 
-void Story::Break(const std::string& reporter, const std::string& suspect) {
+void Story::Break(const std::string& reporter, const std::string& suspect,
+                  std::optional<int> nccl_link) {
   FakeWorker& worker = workers_.at(reporter);
   const uint64_t epoch = worker.stage ? worker.stage->assignment.epoch : 0;
   worker.stage.reset();
-  Event(BreakCame{worker.connection,
-                  {.epoch = epoch, .suspect_worker_id = suspect, .reason = "test"}});
+  Event(BreakCame{
+      worker.connection,
+      {.epoch = epoch, .suspect_worker_id = suspect, .reason = "test", .nccl_link = nccl_link}});
 }
 
 void Story::Advance(absl::Duration duration) {

@@ -38,11 +38,14 @@ class Story {
   // The coordinator is replaced by a fresh one; workers keep serving, unconnected.
   void RestartCoordinator(uint64_t start_time_ms);
 
+  // The worker of this name, which may not have joined yet.
+  FakeWorker& Prepare(const std::string& id);
   void Join(const std::string& id);  // a new process, or one that comes back
   void JoinAll(int count);           // w0, w1, …
   void EndStream(const std::string& id);
   void Kill(const std::string& id);  // the process and its stream
-  void Break(const std::string& reporter, const std::string& suspect);
+  void Break(const std::string& reporter, const std::string& suspect,
+             std::optional<int> nccl_link = std::nullopt);
   void Advance(absl::Duration duration);
   // Advances in ticks until the condition holds; fails the test after `limit`.
   template <class Condition>

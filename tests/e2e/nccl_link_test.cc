@@ -21,10 +21,7 @@ constexpr uint32_t kNumTokens = 160;
 constexpr size_t kNumStages = 3;
 
 std::vector<v1::GenerateRequest> Requests() {
-  std::vector<v1::GenerateRequest> requests;
-  for (size_t i = 0; i < 3; ++i) requests.push_back(GreedyRequest(Prompts()[i], kNumTokens));
-  for (size_t i = 3; i < 6; ++i) requests.push_back(SampledRequest(Prompts()[i], kNumTokens, i));
-  return requests;
+  return MixedRequests({.greedy = 3, .sampled = 3}, kNumTokens);
 }
 
 class NcclLinkTest : public testing::Test {
@@ -63,24 +60,22 @@ class NcclLinkTest : public testing::Test {
       EXPECT_EQ(pipeline.stages[i].endpoint.link, kind) << "after stage " << i;
     }
   }
+  // Ids that were made and whose two ranks have not met.
+  int OutstandingIds() const {
+    int count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
+      count += entry.path().filename().string().starts_with("id-") ? 1 : 0;
+    }
+    return count;
+  }
   // Lays a file that makes the stand-in fail, and waits until a process has taken it.
   bool AwaitTaken(const std::string& file) const {
     const std::string path = folder_.path() + "/" + file;
     std::ofstream(path).put('\n');
     return Eventually([&] { return !std::filesystem::exists(path); });
   }
-  std::vector<std::unique_ptr<StreamClient>> RunningStreams(const TestCluster& cluster) {
-    std::vector<std::unique_ptr<StreamClient>> streams;
-    for (const v1::GenerateRequest& request : Requests()) {
-      streams.push_back(std::make_unique<StreamClient>(cluster.gateway(), request));
-    }
-    for (const auto& stream : streams) EXPECT_TRUE(stream->AwaitTokens(5));
-    for (const auto& stream : streams) EXPECT_LT(stream->num_tokens(), kNumTokens) << "too late";
-    return streams;
-  }
   // All end with the tokens over gRPC; the longest pause of one.
-  static absl::Duration ExpectUndisturbed(
-      const std::vector<std::unique_ptr<StreamClient>>& streams) {
+  static absl::Duration ExpectUndisturbed(const StreamClients& streams) {
     absl::Duration longest_gap;
     for (size_t i = 0; i < streams.size(); ++i) {
       const Outcome outcome = streams[i]->Finish();
@@ -120,6 +115,7 @@ TEST_F(NcclLinkTest, GivesTheTokensOfTheGrpcLink) {
         0);
   }
   EXPECT_THAT(cluster->Logs(), HasSubstr("NCCL link joined"));
+  EXPECT_EQ(OutstandingIds(), 0);
 }
 
 // The transfer that a worker is in the midst of cannot end: its peer is gone.
@@ -130,7 +126,7 @@ TEST_P(NcclLossTest, AKillInMidTransferIsAbortedAndTheStreamsEndWithTheRightToke
   const auto cluster = Start(Flags("nccl"));
   ASSERT_NE(cluster, nullptr);
   const PipelineStatus before = cluster->Pipeline();
-  const auto streams = RunningStreams(*cluster);
+  const auto streams = StartAllAndAwaitTokens(cluster->gateway(), Requests());
   ASSERT_TRUE(AwaitTaken("stall"));
   cluster->Kill(cluster->PidOf(before.stages[GetParam()].metrics_address), SIGKILL);
   const absl::Duration longest_gap = ExpectUndisturbed(streams);
@@ -150,7 +146,7 @@ TEST_F(NcclLinkTest, ATransferThatStopsIsAbortedAtTheStepDeadline) {
   const auto cluster = Start(flags);
   ASSERT_NE(cluster, nullptr);
   const PipelineStatus before = cluster->Pipeline();
-  const auto streams = RunningStreams(*cluster);
+  const auto streams = StartAllAndAwaitTokens(cluster->gateway(), Requests());
   ASSERT_TRUE(AwaitTaken("stall"));
   const absl::Duration longest_gap = ExpectUndisturbed(streams);
   EXPECT_GE(longest_gap, absl::Milliseconds(1400)) << "nothing stalled";
@@ -182,6 +178,41 @@ TEST_F(NcclLinkTest, AutoFallsBackToGrpcWhereWorkersHaveNoGpu) {
       Start({"--stages", absl::StrCat(kNumStages), "--threads", "1", "--link", "auto"});
   ASSERT_NE(cluster, nullptr);
   ExpectLinks(cluster->Pipeline(), LinkKind::kGrpc);
+}
+
+// Both workers have NCCL, but something is in the way between them.
+TEST_F(NcclLinkTest, AutoGoesByGrpcAfterTwoEpochsThatNcclCouldNotConnect) {
+  std::ofstream(folder_.path() + "/no-connect").put('\n');
+  const auto cluster = Start({"--stages", "2", "--workers", "2", "--threads", "1", "--link", "auto",
+                              "--no-restart", "--nccl-library", SAUVA_FAKE_NCCL_LIBRARY});
+  ASSERT_NE(cluster, nullptr);
+  const PipelineStatus pipeline = cluster->Pipeline();
+  EXPECT_EQ(pipeline.stages[0].endpoint.link, LinkKind::kGrpc);
+  const auto status = cluster->Status();
+  ASSERT_TRUE(status.ok());
+  ASSERT_EQ(status->avoided_links.size(), 1u);
+  EXPECT_THAT(status->avoided_links[0].reason, HasSubstr("no route to host"));
+  EXPECT_GE(status->avoided_links[0].failures, 2);
+  EXPECT_THAT(cluster->Logs(), HasSubstr("their links go by gRPC"));
+  const std::string coordinator = cluster->MetricsOfRole("coordinator").at(0);
+  EXPECT_EQ(ScrapeMetric(coordinator, "sauva_nccl_fallbacks_total"), 1);
+  EXPECT_EQ(ScrapeMetric(coordinator, "sauva_nccl_pairs_avoided"), 1);
+  // An id for each epoch that could not join, no more.
+  EXPECT_LE(OutstandingIds(), status->avoided_links[0].failures);
+  const std::vector<Outcome> outcomes = GenerateAll(cluster->gateway(), Requests());
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    EXPECT_EQ(outcomes[i].tokens, OverGrpc()[i].tokens) << "request " << i;
+  }
+}
+
+TEST_F(NcclLinkTest, WhereNcclIsAskedForWhatIsInItsWayIsTheRefusal) {
+  std::ofstream(folder_.path() + "/no-connect").put('\n');
+  const auto cluster = TestCluster::Start({"--stages", "2", "--workers", "2", "--link", "nccl",
+                                           "--nccl-library", SAUVA_FAKE_NCCL_LIBRARY});
+  ASSERT_FALSE(cluster.ok());
+  EXPECT_THAT(cluster.status().message(), HasSubstr("--link nccl"));
+  EXPECT_THAT(cluster.status().message(), HasSubstr("2 times in a row"));
+  EXPECT_THAT(cluster.status().message(), HasSubstr("no route to host"));
 }
 
 }  // namespace

@@ -13,18 +13,7 @@ namespace {
 constexpr uint32_t kNumTokens = 160;
 
 std::vector<v1::GenerateRequest> EightRequests() {
-  std::vector<v1::GenerateRequest> requests;
-  for (size_t i = 0; i < 8; ++i) requests.push_back(SampledRequest(Prompts()[i], kNumTokens, i));
-  return requests;
-}
-
-std::vector<std::unique_ptr<StreamClient>> StartAll(const std::string& gateway) {
-  std::vector<std::unique_ptr<StreamClient>> streams;
-  for (const v1::GenerateRequest& request : EightRequests()) {
-    streams.push_back(std::make_unique<StreamClient>(gateway, request));
-  }
-  for (const auto& stream : streams) EXPECT_TRUE(stream->AwaitTokens(5));
-  return streams;
+  return MixedRequests({.sampled = 8}, kNumTokens);
 }
 
 TEST(ReplicaLossTest, TheOtherPipelineCarriesOn) {
@@ -39,7 +28,7 @@ TEST(ReplicaLossTest, TheOtherPipelineCarriesOn) {
     });
   }));
 
-  const auto streams = StartAll(cluster.gateway());
+  const auto streams = StartAllAndAwaitTokens(cluster.gateway(), EightRequests());
   const std::string victim = cluster.Status()->pipelines[0].stages[1].metrics_address;
   cluster.Kill(cluster.PidOf(victim), SIGKILL);
   uint32_t num_resumed = 0;
@@ -64,7 +53,7 @@ TEST(CoordinatorLossTest, RunningStreamsDoNotNoticeAndNewOnesWait) {
   }
   const PipelineStatus before = cluster.Pipeline();
 
-  const auto streams = StartAll(cluster.gateway());
+  const auto streams = StartAllAndAwaitTokens(cluster.gateway(), EightRequests());
   const pid_t dead = cluster.PidOfRole("coordinator");
   cluster.Kill(dead, SIGKILL);
   StreamClient newcomer(cluster.gateway(), EightRequests()[0]);

@@ -35,6 +35,15 @@ v1::GenerateRequest SampledRequest(const std::string& prompt, uint32_t max_token
   return request;
 }
 
+std::vector<v1::GenerateRequest> MixedRequests(const RequestMix& mix, uint32_t max_tokens) {
+  std::vector<v1::GenerateRequest> requests;
+  for (size_t i = 0; i < mix.greedy + mix.sampled; ++i) {
+    requests.push_back(i < mix.greedy ? GreedyRequest(Prompts()[i], max_tokens)
+                                      : SampledRequest(Prompts()[i], max_tokens, i));
+  }
+  return requests;
+}
+
 StreamClient::StreamClient(const std::string& gateway, const v1::GenerateRequest& request,
                            absl::Duration timeout)
     : stub_(GatewayStub(gateway)), request_(request) {
@@ -93,14 +102,29 @@ Outcome Generate(const std::string& gateway, const v1::GenerateRequest& request,
   return StreamClient(gateway, request, timeout).Finish();
 }
 
-std::vector<Outcome> GenerateAll(const std::string& gateway,
-                                 const std::vector<v1::GenerateRequest>& requests) {
-  std::vector<std::unique_ptr<StreamClient>> streams;
+StreamClients StartAll(const std::string& gateway,
+                       const std::vector<v1::GenerateRequest>& requests) {
+  StreamClients streams;
   for (const v1::GenerateRequest& request : requests) {
     streams.push_back(std::make_unique<StreamClient>(gateway, request));
   }
+  return streams;
+}
+
+StreamClients StartAllAndAwaitTokens(const std::string& gateway,
+                                     const std::vector<v1::GenerateRequest>& requests) {
+  StreamClients streams = StartAll(gateway, requests);
+  for (const auto& stream : streams) EXPECT_TRUE(stream->AwaitTokens(5));
+  for (size_t i = 0; i < streams.size(); ++i) {
+    EXPECT_LT(streams[i]->num_tokens(), requests[i].sampling().max_tokens()) << "too late";
+  }
+  return streams;
+}
+
+std::vector<Outcome> GenerateAll(const std::string& gateway,
+                                 const std::vector<v1::GenerateRequest>& requests) {
   std::vector<Outcome> outcomes;
-  for (const auto& stream : streams) outcomes.push_back(stream->Finish());
+  for (const auto& stream : StartAll(gateway, requests)) outcomes.push_back(stream->Finish());
   return outcomes;
 }
 

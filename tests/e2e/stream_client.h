@@ -26,6 +26,13 @@ v1::GenerateRequest GreedyRequest(const std::string& prompt, uint32_t max_tokens
 // The same at temperature 1 with a seed.
 v1::GenerateRequest SampledRequest(const std::string& prompt, uint32_t max_tokens, uint64_t seed);
 
+// So many different requests: the first at temperature 0, the others at 1, each with its seed.
+struct RequestMix {
+  size_t greedy = 0;
+  size_t sampled = 0;
+};
+std::vector<v1::GenerateRequest> MixedRequests(const RequestMix& mix, uint32_t max_tokens);
+
 // What came of one sample.
 struct Outcome {
   grpc::Status status;
@@ -71,6 +78,14 @@ class StreamClient {
 // Runs a request to its end.
 Outcome Generate(const std::string& gateway, const v1::GenerateRequest& request,
                  absl::Duration timeout = kPatience);
+using StreamClients = std::vector<std::unique_ptr<StreamClient>>;
+
+// Starts requests beside each other.
+StreamClients StartAll(const std::string& gateway,
+                       const std::vector<v1::GenerateRequest>& requests);
+// The same, and waits until each has some tokens; a test fails when one has ended by then.
+StreamClients StartAllAndAwaitTokens(const std::string& gateway,
+                                     const std::vector<v1::GenerateRequest>& requests);
 // Runs requests beside each other.
 std::vector<Outcome> GenerateAll(const std::string& gateway,
                                  const std::vector<v1::GenerateRequest>& requests);

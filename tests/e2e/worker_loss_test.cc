@@ -15,10 +15,7 @@ constexpr uint32_t kNumTokens = 160;
 constexpr int kNumStages = 3;
 
 std::vector<v1::GenerateRequest> EightRequests() {
-  std::vector<v1::GenerateRequest> requests;
-  for (size_t i = 0; i < 4; ++i) requests.push_back(GreedyRequest(Prompts()[i], kNumTokens));
-  for (size_t i = 4; i < 8; ++i) requests.push_back(SampledRequest(Prompts()[i], kNumTokens, i));
-  return requests;
+  return MixedRequests({.greedy = 4, .sampled = 4}, kNumTokens);
 }
 
 // The tokens of the requests on a cluster where nothing happens; made once.
@@ -58,13 +55,8 @@ TEST_P(WorkerLossTest, EveryStreamEndsWithTheUndisturbedTokens) {
   ASSERT_EQ(static_cast<int>(pipeline.stages.size()), kNumStages);
   const std::string victim = pipeline.stages[static_cast<size_t>(GetParam().stage)].metrics_address;
 
-  std::vector<std::unique_ptr<StreamClient>> streams;
-  for (const v1::GenerateRequest& request : EightRequests()) {
-    streams.push_back(std::make_unique<StreamClient>(cluster.gateway(), request));
-  }
-  for (const auto& stream : streams) ASSERT_TRUE(stream->AwaitTokens(5));
+  const StreamClients streams = StartAllAndAwaitTokens(cluster.gateway(), EightRequests());
   const double victim_steps = ScrapeMetric(victim, "sauva_stage_steps_total").value_or(0);
-  for (const auto& stream : streams) ASSERT_LT(stream->num_tokens(), kNumTokens) << "too late";
   cluster.Kill(cluster.PidOf(victim), GetParam().signal);
   EXPECT_GE(victim_steps, 5) << "the lost stage had worked for the streams";
 

@@ -8,6 +8,7 @@
 #include "engine/kv_groups.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/factory.h"
 #include "model/tensor_names.h"
 #include "tests/engine/engine_testing.h"
 #include "tests/engine/naive_transformer.h"
@@ -281,6 +282,27 @@ TEST_F(StageTest, FormatsOfFewBitsRoundAHeadOfItsOwnToInt8) {
       EXPECT_NEAR(static_cast<double>((*as_planned)->weight_bytes()), static_cast<double>(expected),
                   40 * 320)
           << Name(format);
+    }
+  }
+}
+
+// What is planned for is what is taken: never less, and not much more.
+TEST_F(StageTest, TheScratchOfACpuIsWhatItsEstimateSays) {
+  for (const std::string device : {"cpu:scalar", "cpu"}) {
+    for (const int threads : {1, 2, 5}) {
+      const auto backend = *MakeBackend(device, threads);
+      EXPECT_EQ(backend->reserved_bytes(), 0);
+      const StageOptions options{
+          .layers = {0, 3}, .max_context = 64, .max_step_tokens = 48, .max_sequences = 6};
+      const auto stage = *Stage::Load(*backend, spec_, checkpoint_, options, nullptr);
+      const int64_t reserved = backend->reserved_bytes();
+      const int64_t estimate = EstimateHostScratch(spec_, options).BytesFor(threads);
+      EXPECT_GE(estimate, reserved) << device << ", " << threads << " threads";
+      EXPECT_LE(estimate, reserved + reserved / 5) << device << ", " << threads << " threads";
+      EXPECT_GT(stage->scratch_bytes(), reserved);
+      // The KV cache that comes later brings no more of it.
+      ASSERT_TRUE(stage->AllocateKv(8).ok());
+      EXPECT_EQ(backend->reserved_bytes(), reserved);
     }
   }
 }

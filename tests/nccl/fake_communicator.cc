@@ -22,9 +22,12 @@ sockaddr_un AddressOf(const std::string& path) {
 
 }  // namespace
 
+std::atomic<const char*> Communicator::last_error_{""};
+
 Communicator::Communicator(std::string folder, std::string name, int rank)
     : folder_(std::move(folder)),
-      path_(folder_ + "/" + name),
+      path_(folder_ + "/socket-" + name),
+      id_path_(folder_ + "/" + name),
       rank_(rank),
       thread_([this] { Run(); }) {}
 
@@ -70,6 +73,10 @@ void Communicator::Fail(Result result) {
 
 // Rank 0 listens, rank 1 asks until it does.
 bool Communicator::Meet() {
+  if (access((folder_ + "/no-connect").c_str(), F_OK) == 0) {
+    last_error_ = "connect: no route to host";
+    return false;
+  }
   const sockaddr_un address = AddressOf(path_);
   const auto* raw = reinterpret_cast<const sockaddr*>(&address);
   if (rank_ == 0) {
@@ -80,6 +87,7 @@ bool Communicator::Meet() {
     }
     close(listening);
     unlink(path_.c_str());
+    if (socket_ >= 0) unlink(id_path_.c_str());
     return socket_ >= 0;
   }
   while (!aborted_) {

@@ -20,10 +20,14 @@ namespace sauva::nccl {
 class Communicator {
  public:
   // `folder` is where tests lay what shall go wrong: a file `stall` is taken by the first
-  // transfer that sees it, which then never ends.
+  // transfer that sees it, which then never ends; while a file `no-connect` is there no rank
+  // meets another. `name` is a file of the folder until both ranks have met.
   Communicator(std::string folder, std::string name, int rank);
   // Aborts, whatever it is doing.
   ~Communicator();
+
+  // What the last failure in this process was, in more words.
+  static const char* LastError() { return last_error_.load(); }
 
   Result State() const { return state_.load(); }
   Result Begin(bool sends, void* data, size_t size, HostStream* stream);
@@ -43,8 +47,11 @@ class Communicator {
   bool Wait(int descriptor, short events) const;
   void Fail(Result result);
 
+  static std::atomic<const char*> last_error_;
+
   const std::string folder_;
-  const std::string path_;
+  const std::string path_;     // of the socket
+  const std::string id_path_;  // there until both ranks have met
   const int rank_;
   int socket_ = -1;
   std::atomic<Result> state_{kInProgress};

@@ -1,11 +1,18 @@
-// The C interface of the stand-in. SAUVA_FAKE_NCCL names a folder that all processes share;
-// a file `other-version` there makes the first process that asks another version.
+// The C interface of the stand-in. SAUVA_FAKE_NCCL names a folder that all processes share:
+//   other-version  makes the first process that asks another version
+//   no-connect     while it is there, no two ranks meet: each says so at once
+//   hang-id, hang-abort  while they are there, ncclGetUniqueId or ncclCommAbort does not return
+//   id-…           an id that was made and whose two ranks have not met: NCCL keeps a thread and
+//                  a socket for each
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <random>
 #include <string>
+#include <thread>
 
 #include "tests/nccl/fake_communicator.h"
 
@@ -21,6 +28,12 @@ std::string Folder() {
 int Version() {
   static const int version = unlink((Folder() + "/other-version").c_str()) == 0 ? 22703 : 22809;
   return version;
+}
+
+void HangWhileThere(const char* file) {
+  while (access((Folder() + "/" + file).c_str(), F_OK) == 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
 }
 
 }  // namespace
@@ -53,9 +66,12 @@ const char* ncclGetErrorString(Result result) {
 
 Result ncclGetUniqueId(UniqueId* id) {
   if (Folder().empty()) return kSystemError;
+  HangWhileThere("hang-id");
   std::random_device random;
+  const std::string name = "id-" + std::to_string(random()) + std::to_string(random());
   std::memset(id->internal, 0, sizeof id->internal);
-  (std::to_string(random()) + std::to_string(random())).copy(id->internal, sizeof id->internal - 1);
+  name.copy(id->internal, sizeof id->internal - 1);
+  std::ofstream(Folder() + "/" + name).put('\n');
   return kSuccess;
 }
 
@@ -84,7 +100,10 @@ Result ncclRecv(void* to, size_t count, DataType type, int, Communicator* commun
   return communicator->Begin(false, to, count, static_cast<sauva::HostStream*>(stream));
 }
 
+const char* ncclGetLastError(Communicator*) { return Communicator::LastError(); }
+
 Result ncclCommAbort(Communicator* communicator) {
+  HangWhileThere("hang-abort");
   delete communicator;
   return kSuccess;
 }

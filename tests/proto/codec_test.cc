@@ -162,24 +162,28 @@ TEST(ControlCodecTest, EveryWorkerMessageSurvivesTheRoundTrip) {
   report.phase = StagePhase::kServing;
   report.num_kv_blocks = 9;
   report.steps_done = 4;
+  report.scratch_bytes = 77;
   WorkerHello hello;
   hello.worker_id = "w1";
   hello.address = "127.0.0.1:2";
   hello.memory_bytes = 5;
   hello.stage = report;
   hello.newest_epoch = 7;
+  hello.threads = 12;
   hello.nccl = {"2.28.9", "GPU-1", "none"};
   const auto hello_back = FromProto(ToProto(WorkerMessage(hello)));
   ASSERT_TRUE(hello_back.ok()) << hello_back.status();
   const auto& greeted = std::get<WorkerHello>(*hello_back);
   EXPECT_EQ(greeted.memory_bytes, 5u);
   EXPECT_EQ(greeted.newest_epoch, 7u);
+  EXPECT_EQ(greeted.threads, 12);
   EXPECT_EQ(greeted.nccl.version, "2.28.9");
   EXPECT_EQ(greeted.nccl.device, "GPU-1");
   EXPECT_EQ(greeted.nccl.error, "none");
   ASSERT_TRUE(greeted.stage.has_value());
   EXPECT_EQ(greeted.stage->assignment, TwoStages());
   EXPECT_EQ(greeted.stage->phase, StagePhase::kServing);
+  EXPECT_EQ(greeted.stage->scratch_bytes, 77u);
 
   const auto beat = FromProto(ToProto(WorkerMessage(Heartbeat{report, true})));
   ASSERT_TRUE(beat.ok());
@@ -236,23 +240,36 @@ TEST(ControlCodecTest, AStatusMayHoldStagesThatHaveNotReportedYet) {
   EXPECT_EQ(back->pipelines[0].stages[1].report.phase, StagePhase::kLoaded);
 }
 
-TEST(ControlCodecTest, LinksByNcclSurviveTheRoundTripAndTheirIdsHave128Bytes) {
+TEST(ControlCodecTest, LinksByNcclAndTheirFailuresSurviveTheRoundTrip) {
   StageAssignment assignment = TwoStages();
   assignment.stages[0].link = LinkKind::kNccl;
   assignment.stages[1].donor = "127.0.0.1:9";
   const auto load = FromProto(ToProto(CoordinatorMessage(assignment)));
   ASSERT_TRUE(load.ok()) << load.status();
   EXPECT_EQ(std::get<StageAssignment>(*load), assignment);
+  for (const std::optional<int> link : {std::optional<int>(), std::optional(0), std::optional(7)}) {
+    const auto broken = FromProto(ToProto(WorkerMessage(StageBroken{4, "w", "test", link})));
+    ASSERT_TRUE(broken.ok()) << broken.status();
+    EXPECT_EQ(std::get<StageBroken>(*broken).nccl_link, link);
+  }
+  v1::WorkerMessage message;
+  message.mutable_stage_broken()->set_nccl_link(kMaxStages + 1);
+  EXPECT_THAT(FromProto(message).status().message(), HasSubstr("nccl_link is 1025"));
+}
+
+TEST(ControlCodecTest, LinksThatAreAvoidedSurviveTheRoundTrip) {
+  ClusterStatus status;
+  status.avoided_links = {{"w0", "w1", 2, "no route to host", 59'000}};
+  v1::StatusResponse message;
+  ToProto(status, &message);
+  EXPECT_EQ(FromProto(message)->avoided_links, status.avoided_links);
+}
+
+TEST(StageCodecTest, AnIdOfNcclHas128Bytes) {
   for (const size_t size : {0, 127, 128, 129}) {
     const std::string id(size, 'i');
-    const auto start = FromProto(ToProto(CoordinatorMessage(StartStage{4, 10, id})));
-    const auto report = FromProto(
-        ToProto(WorkerMessage(StageReport{.assignment = assignment, .nccl_id = id})));
-    ASSERT_EQ(start.ok(), size == 0 || size == 128) << size;
-    ASSERT_EQ(report.ok(), size == 0 || size == 128) << size;
-    if (!start.ok()) continue;
-    EXPECT_EQ(std::get<StartStage>(*start).nccl_id, id);
-    EXPECT_EQ(std::get<StageReport>(*report).nccl_id, id);
+    EXPECT_EQ(NcclIdFrame(id).nccl_id(), id);
+    EXPECT_EQ(CheckNcclId(id).ok(), size == 128) << size;
   }
 }
 

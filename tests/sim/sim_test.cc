@@ -57,7 +57,8 @@ TEST(SimulationTest, EveryAcceptedRequestEndsOnceWithTheOraclesTokens) {
   for (const char* what :
        {"workers killed", "workers frozen", "partitions", "wires broken", "coordinators killed",
         "coordinators frozen", "drains", "slow readers", "slow networks", "second joins",
-        "epochs adopted", "resumes", "preemptions", "cached tokens", "workers drained"}) {
+        "epochs adopted", "resumes", "preemptions", "cached tokens", "workers drained",
+        "NCCL links blocked"}) {
     EXPECT_GT(all.counts[what], 100u) << "the seeds do not bring about: " << what;
   }
 }

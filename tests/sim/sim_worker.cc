@@ -53,7 +53,7 @@ void SimWorker::SetTimer() {
 void SimWorker::OnOpen(WireId wire, const Message& first) {
   if (const auto* peer = std::any_cast<PeerOpen>(&first)) {
     incoming_.insert(wire);
-    nccl_ids_[wire] = peer->nccl_id;
+    if (peer->link == LinkKind::kNccl) by_nccl_.insert(wire);
     return Do(IncomingHello{wire, peer->kind, peer->hello});
   }
   streams_.insert(wire);
@@ -72,6 +72,7 @@ void SimWorker::OnMessage(WireId wire, const Message& message) {
   const auto outgoing = outgoing_of_.find(wire);
   if (outgoing == outgoing_of_.end()) return;  // closed by this side
   if (const auto* hello = std::any_cast<StageHello>(&message)) {
+    if (unjoinable_.contains(wire)) return LoseNccl(*hello);
     return Do(OutgoingAccepted{outgoing->second, *hello});
   }
   Do(OutgoingReply{outgoing->second, std::any_cast<const StageReply&>(message)});
@@ -86,7 +87,7 @@ void SimWorker::OnClosed(WireId wire, const absl::Status& status) {
     join_backoff_ = std::min(join_backoff_ * 2, absl::Seconds(1));
     return Do(CoordinatorLost{});
   }
-  nccl_ids_.erase(wire);
+  by_nccl_.erase(wire);
   if (incoming_.erase(wire) > 0) return Do(IncomingClosed{wire, status});
   if (streams_.erase(wire) > 0) return Do(StreamCancelled{wire});
   const auto outgoing = outgoing_of_.find(wire);
@@ -94,7 +95,18 @@ void SimWorker::OnClosed(WireId wire, const absl::Status& status) {
   const OutgoingId id = outgoing->second;
   outgoing_.erase(id);
   outgoing_of_.erase(outgoing);
+  unjoinable_.erase(wire);
   Do(OutgoingClosed{id, status});
+}
+
+// Either end may be the one that finds out.
+void SimWorker::LoseNccl(const StageHello& hello) {
+  const NcclFault fault = around_.random.Chance(50) ? NcclFault::kOwn : NcclFault::kPeer;
+  const absl::Duration wait =
+      around_.random.Between(absl::Milliseconds(1), absl::Milliseconds(500));
+  around_.network.Local(node_, wait, [this, epoch = hello.epoch, fault] {
+    Do(NcclLinkLost{NcclLinkLost::Way::kToNext, {epoch, fault, "no route to host"}});
+  });
 }
 
 // --- To the coordinator, the peers and the gateways
@@ -111,7 +123,11 @@ void SimWorker::Apply(OpenOutgoing& effect) {
     });
     return;
   }
-  const WireId wire = around_.network.Open(node_, *peer, PeerOpen{effect.kind, effect.hello, effect.nccl_id});
+  const WireId wire =
+      around_.network.Open(node_, *peer, PeerOpen{effect.kind, effect.hello, effect.link});
+  if (effect.link == LinkKind::kNccl && !around_.nccl_connects(node_, *peer)) {
+    unjoinable_.insert(wire);
+  }
   outgoing_[effect.id] = wire;
   outgoing_of_[wire] = effect.id;
 }
@@ -121,6 +137,7 @@ void SimWorker::Apply(CloseOutgoing& effect) {
   if (found == outgoing_.end()) return;
   around_.network.Close(node_, found->second, absl::AbortedError("the caller ended the epoch"));
   outgoing_of_.erase(found->second);
+  unjoinable_.erase(found->second);
   outgoing_.erase(found);
 }
 
@@ -131,7 +148,8 @@ void SimWorker::Apply(SendOutgoing& effect) {
 }
 
 void SimWorker::Apply(AcceptIncoming& effect) {
-  Check(nccl_ids_[effect.id] == effect.nccl_id, "both ends of a link join with one id");
+  Check(by_nccl_.contains(effect.id) == (effect.link == LinkKind::kNccl),
+        "both ends of a link mean the same");
   around_.network.Send(node_, effect.id, effect.hello);
 }
 
@@ -190,12 +208,6 @@ void SimWorker::Apply(LoadLayers& effect) {
     }
     Do(std::move(loaded));
   });
-}
-
-void SimWorker::Apply(MakeNcclId& effect) {
-  std::string id = absl::StrCat(options_.worker_id, " ", effect.epoch, " ");
-  id.resize(kNcclIdBytes, '.');
-  ToEngine(absl::Milliseconds(1), [this, epoch = effect.epoch, id] { Do(NcclIdMade{epoch, id}); });
 }
 
 void SimWorker::Apply(AllocateKv& effect) {

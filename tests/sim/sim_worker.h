@@ -15,7 +15,7 @@ namespace sauva::sim {
 struct PeerOpen {
   PeerKind kind = PeerKind::kControl;
   StageHello hello;
-  std::string nccl_id;
+  LinkKind link = LinkKind::kGrpc;
 };
 
 struct SimWorkerOptions {
@@ -40,6 +40,8 @@ class SimWorker final : public Process {
     Random& random;
     NodeId coordinator = 0;
     std::function<std::optional<NodeId>(const std::string& address)> resolve;
+    // Whether NCCL can connect two nodes.
+    std::function<bool(NodeId, NodeId)> nccl_connects;
     std::function<void()> drained;
   };
 
@@ -65,7 +67,6 @@ class SimWorker final : public Process {
   void ToEngine(absl::Duration time, std::function<void()> job);
 
   void Apply(LoadLayers& effect);
-  void Apply(MakeNcclId& effect);
   void Apply(AllocateKv& effect);
   void Apply(OpenSequence& effect);
   void Apply(CloseSequence& effect);
@@ -83,6 +84,7 @@ class SimWorker final : public Process {
   void Apply(EndStream& effect);
   void Apply(WorkerDrained&) { around_.drained(); }
   void Say(Message message);
+  void LoseNccl(const StageHello& hello);
 
   Surroundings around_;
   const NodeId node_;
@@ -97,9 +99,10 @@ class SimWorker final : public Process {
   absl::Duration join_backoff_ = absl::Milliseconds(50);
   std::map<OutgoingId, WireId> outgoing_;
   std::map<WireId, OutgoingId> outgoing_of_;
-  std::set<WireId> incoming_;  // Control and Link
-  std::map<WireId, std::string> nccl_ids_;  // that came with them
-  std::set<WireId> streams_;   // Generate; a wire's number is its StreamId
+  std::set<WireId> incoming_;    // Control and Link
+  std::set<WireId> by_nccl_;     // of them
+  std::set<WireId> unjoinable_;  // Links of this side that NCCL does not connect
+  std::set<WireId> streams_;     // Generate; a wire's number is its StreamId
   std::set<WireId> stalled_;
 };
 

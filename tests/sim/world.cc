@@ -171,6 +171,7 @@ void World::StartWorker(size_t index) {
   worker.process = std::make_unique<SimWorker>(
       SimWorker::Surroundings{timeline_, network_, random_, coordinator_node_,
                               [this](const std::string& address) { return Resolve(address); },
+                              [this](NodeId a, NodeId b) { return NcclConnects(a, b); },
                               [this, index] {
                                 timeline_.After(absl::ZeroDuration(),
                                                 [this, index] { EndWorker(index); });
@@ -186,6 +187,14 @@ std::optional<NodeId> World::Resolve(const std::string& address) const {
     if (worker.address == address) return worker.node;
   }
   return std::nullopt;
+}
+
+// In one world of four something is in the way between some of the machines.
+bool World::NcclConnects(NodeId a, NodeId b) {
+  const bool connects =
+      scenario_.seed % 4 != 1 || (static_cast<uint64_t>(a + b) + scenario_.seed) % 3 != 0;
+  if (!connects) Count("NCCL links blocked");
+  return connects;
 }
 
 void World::KillWorker(size_t index) {

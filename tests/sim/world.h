@@ -72,6 +72,7 @@ class World {
   void KillCoordinator();
   void StartWorker(size_t index);
   void KillWorker(size_t index);
+  bool NcclConnects(NodeId a, NodeId b);
   void EndWorker(size_t index);
   void DrainWorker(size_t index);
   absl::Duration Outage();

@@ -128,9 +128,6 @@ void FakeCluster::Apply(int worker, WorkerEffect& effect) {
                                      .stage = {.facts = FakeFacts(), .max_kv_blocks = 64}});
             from.engine.Start(e.assignment);
           },
-          [&](MakeNcclId& e) {
-            Send(worker, NcclIdMade{e.epoch, std::string(kNcclIdBytes, 'i')});
-          },
           [&](AllocateKv& e) { Send(worker, KvAllocated{.epoch = e.epoch, .kv_bytes = 4096}); },
           [&](OpenSequence& e) { from.engine.Open(e); },
           [&](CloseSequence& e) { from.engine.Close(e); },

@@ -233,12 +233,33 @@ TEST(NcclSessionTest, TheEndOfAnEpochAbortsAnIdleCommunicatorToo) {
   EXPECT_EQ(link.sender().aborts, 1);
 }
 
-TEST(NcclSessionTest, WhatNcclRefusesIsTheReason) {
-  Link link;
-  link.Start(1);
-  link.Give(0, NcclPolled{1, absl::UnavailableError("remote process exited"), {}});
-  ASSERT_EQ(link.sender().lost.size(), 1u);
-  EXPECT_THAT(link.sender().lost[0].reason, HasSubstr("remote process exited"));
+// What a call says of the other end is the peer's failure, all else is this end's own.
+TEST(NcclSessionTest, WhatNcclRefusesIsTheReasonAndSaysWhoseItIs) {
+  const auto lost = [](const absl::Status& status) {
+    Link link;
+    link.Start(1);
+    link.Give(0, NcclPolled{1, status, {}});
+    EXPECT_EQ(link.sender().lost.size(), 1u);
+    EXPECT_EQ(link.sender().aborts, 1);
+    return link.sender().lost.at(0);
+  };
+  const NcclLost of_peer = lost(absl::UnavailableError("remote process exited"));
+  EXPECT_THAT(of_peer.reason, HasSubstr("remote process exited"));
+  EXPECT_EQ(of_peer.fault, NcclFault::kPeer);
+  const NcclLost own = lost(absl::InternalError("ncclCommInitRankConfig: unhandled system error"));
+  EXPECT_THAT(own.reason, HasSubstr("unhandled system error"));
+  EXPECT_EQ(own.fault, NcclFault::kOwn);
+}
+
+// The other end notices an abort; this end's words are on their way before.
+TEST(NcclSessionTest, ALossIsToldBeforeTheCommunicatorIsAborted) {
+  NcclSession session({});
+  session.OnEvent(NcclStarted{.epoch = 1, .sends = true, .max_values = 8}, absl::UnixEpoch());
+  const NcclEffects effects =
+      session.OnEvent(NcclPolled{1, absl::InternalError("failed"), {}}, absl::UnixEpoch());
+  ASSERT_EQ(effects.size(), 2u);
+  EXPECT_TRUE(std::holds_alternative<NcclLost>(effects[0]));
+  EXPECT_TRUE(std::holds_alternative<AbortNccl>(effects[1]));
 }
 
 TEST(NcclSessionTest, MessagesOfAnotherEpochAreDroppedAndCounted) {

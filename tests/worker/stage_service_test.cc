@@ -10,6 +10,7 @@
 #include "net/channel.h"
 #include "net/server.h"
 #include "proto/generation_codec.h"
+#include "tests/worker/fake_nccl_folder.h"
 
 namespace sauva {
 namespace {
@@ -49,13 +50,17 @@ class StageServiceTest : public testing::Test {
 
   Metrics metrics_;
   std::promise<StreamId> opened_;
+  std::promise<IncomingId> refused_;
   // The session serves nothing and refuses the stream; the test tells of it otherwise.
   WorkerLoop loop_{{}, [this](WorkerEffect& effect) {
                      if (auto* end = std::get_if<EndStream>(&effect)) {
                        opened_.set_value(end->stream);
+                     } else if (auto* link = std::get_if<EndIncoming>(&effect)) {
+                       refused_.set_value(link->id);
                      }
                    }};
-  const NcclSetup nccl_;
+  const FakeNcclFolder folder_;
+  const NcclSetup nccl_{folder_.Access()};
   const ModelStore store_{{}};
   StageService service_{loop_,
                         store_,
@@ -100,6 +105,51 @@ TEST_F(StageServiceTest, MoreStreamsThanTheLimitAreRefused) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_THAT(status.error_message(), testing::HasSubstr("1 streams"));
   first_context.TryCancel();
+}
+
+// Neither the loop nor other calls wait for what NCCL does.
+TEST_F(StageServiceTest, ALinkWhoseAbortHangsHoldsNobodyUp) {
+  grpc::ClientContext context;
+  const auto link = stub_->Link(&context);
+  v1::HiddenFrame hello;
+  hello.mutable_hello()->set_epoch(1);
+  link->Write(hello);
+  // The session refuses an epoch that it was not told of; the test accepts the stream instead.
+  constexpr IncomingId kFirst = 1;
+  ASSERT_TRUE(refused_.get_future().get() == kFirst);
+  OnLoop([&] {
+    service_.Apply(AcceptIncoming{
+        .id = kFirst, .hello = {.epoch = 1}, .max_hidden_values = 8, .link = LinkKind::kNccl});
+  });
+  v1::LinkReply reply;
+  ASSERT_TRUE(link->Read(&reply));
+  const NcclId id = *nccl_.library->MakeId();
+  link->Write(NcclIdFrame({id.data(), id.size()}));
+  ASSERT_TRUE(SoonTrue([&] { return nccl_.ends.running() == 1; }));
+  NcclPair peer(*nccl_.library, *MakeTransferMemory("cpu", 64));
+  ASSERT_TRUE(peer.Join(id, 0).ok());
+  ASSERT_TRUE(SoonTrue([&] { return folder_.OutstandingIds() == 0; }));
+
+  folder_.Lay("hang-abort");
+  std::promise<void> ended;
+  loop_.events().PostAt(absl::InfinitePast(), [&] {
+    service_.Apply(EndIncoming{kFirst, absl::AbortedError("the epoch ended")});
+    ended.set_value();
+  });
+  const bool loop_goes_on =
+      ended.get_future().wait_for(std::chrono::seconds(10)) == std::future_status::ready;
+  EXPECT_TRUE(loop_goes_on);
+  EXPECT_EQ(nccl_.ends.running(), 1);
+  if (loop_goes_on) {
+    grpc::ClientContext other;
+    other.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+    const auto reader = stub_->Generate(&other, Request());
+    opened_.get_future().wait();
+    other.TryCancel();
+    EXPECT_EQ(link->Finish().error_code(), grpc::StatusCode::ABORTED);
+  }
+  folder_.Take("hang-abort");
+  EXPECT_TRUE(SoonTrue([&] { return nccl_.ends.running() == 0; }));
 }
 
 }  // namespace

@@ -120,6 +120,21 @@ TEST_F(StepRunnerTest, AFailedLoadIsToldAndLeavesNothing) {
   EXPECT_TRUE(LoadNow(Assignment(3)).status.ok());
 }
 
+// A pair of workers that NCCL could not connect goes by gRPC without reading anything anew.
+TEST_F(StepRunnerTest, WeightsOfAnNcclLinkServeAGrpcLinkButNotTheOtherWayRound) {
+  StageAssignment by_grpc = Assignment(1);
+  by_grpc.stages.push_back({.worker_id = "next", .address = "a", .layers = {1, 2}});
+  StageAssignment by_nccl = by_grpc;
+  by_nccl.stages[0].link = LinkKind::kNccl;
+  LoadNow(by_nccl);
+  by_grpc.epoch = 2;
+  LoadNow(by_grpc);
+  EXPECT_THAT(calls_, ElementsAre("load 0"));
+  by_nccl.epoch = 3;
+  LoadNow(by_nccl);
+  EXPECT_THAT(calls_, ElementsAre("load 0", "freed", "load 0"));
+}
+
 TEST_F(StepRunnerTest, WorkIsDoneInOrder) {
   LoadNow(Assignment(1));
   EXPECT_TRUE(runner_.Do(AllocateKv{1, 5}));

@@ -135,6 +135,62 @@ TEST(WorkerSessionTest, AFrozenStageIsSuspectedWhenItsStepIsLate) {
   EXPECT_TRUE(absl::IsUnavailable(*cluster.stream(stream).end));
 }
 
+// Two stages whose link is by NCCL.
+FakeCluster JoinedByNccl(uint64_t epoch) {
+  FakeCluster cluster(2);
+  StageAssignment assignment = cluster.Assignment(epoch, {0, 1});
+  assignment.stages[0].link = LinkKind::kNccl;
+  cluster.Assign(assignment);
+  cluster.Run();
+  for (const int worker : {0, 1}) cluster.Send(worker, StartStage{epoch, 64});
+  cluster.Run();
+  EXPECT_TRUE(cluster.session(0).serving());
+  return cluster;
+}
+
+TEST(WorkerSessionTest, ALostNcclLinkIsToldOfWithTheProcessWhoseFailureItIs) {
+  for (const int reporter : {0, 1}) {
+    for (const NcclFault fault : {NcclFault::kOwn, NcclFault::kPeer}) {
+      FakeCluster cluster = JoinedByNccl(3);
+      const auto way =
+          reporter == 0 ? NcclLinkLost::Way::kToNext : NcclLinkLost::Way::kFromPrevious;
+      cluster.Send(reporter, NcclLinkLost{way, {2, fault, "of an epoch that is over"}});
+      cluster.Send(reporter, NcclLinkLost{way, {3, fault, "NCCL: ncclRecv: test"}});
+      cluster.Run();
+      ASSERT_THAT(cluster.broken(reporter), SizeIs(1));
+      const StageBroken& broken = cluster.broken(reporter)[0];
+      const int guilty = fault == NcclFault::kOwn ? reporter : 1 - reporter;
+      EXPECT_EQ(broken.suspect_worker_id, FakeCluster::Name(guilty));
+      EXPECT_EQ(broken.nccl_link, 0);
+      EXPECT_THAT(broken.reason, HasSubstr("NCCL: ncclRecv: test"));
+      EXPECT_EQ(broken.reason.find("failed at this end") != std::string::npos,
+                fault == NcclFault::kOwn);
+      // The other end hears that the epoch was ended, and accuses nobody else.
+      ASSERT_THAT(cluster.broken(1 - reporter), SizeIs(1));
+      EXPECT_NE(cluster.broken(1 - reporter)[0].suspect_worker_id, FakeCluster::Name(1 - guilty));
+      EXPECT_EQ(cluster.session(reporter).counters().stale_messages, 1u);
+    }
+  }
+}
+
+TEST(WorkerSessionTest, AnNcclLinkThatDoesNotJoinInTimeIsNamed) {
+  for (const LinkKind link : {LinkKind::kGrpc, LinkKind::kNccl}) {
+    WorkerOptions options;
+    options.connect_timeout = absl::Seconds(3);
+    FakeCluster cluster(2, options);
+    StageAssignment assignment = cluster.Assignment(1, {0, 1});
+    assignment.stages[0].link = link;
+    cluster.Assign(assignment);
+    cluster.Run();
+    cluster.Freeze(1);
+    cluster.Send(0, StartStage{1, 64});
+    cluster.Run();
+    cluster.Wait(absl::Seconds(4));
+    ASSERT_THAT(cluster.broken(0), SizeIs(1));
+    EXPECT_EQ(cluster.broken(0)[0].nccl_link.has_value(), link == LinkKind::kNccl);
+  }
+}
+
 TEST(WorkerSessionTest, ALowerOrEqualEpochIsRefused) {
   FakeCluster cluster(1);
   cluster.StartPipeline(7, {0});

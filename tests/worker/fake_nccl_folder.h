@@ -1,0 +1,61 @@
+#pragma once
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <string>
+#include <thread>
+
+#include "worker/nccl_end.h"
+
+namespace sauva {
+
+// Asks `done` until it is true; false after half a minute.
+inline bool SoonTrue(const std::function<bool()>& done) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (!done()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return true;
+}
+
+// The stand-in of NCCL (tests/nccl) with a folder of its own, where files make it fail.
+class FakeNcclFolder {
+ public:
+  FakeNcclFolder() {
+    std::string pattern = testing::TempDir() + "sauva-nccl-XXXXXX";
+    path_ = mkdtemp(pattern.data());
+    setenv("SAUVA_FAKE_NCCL", path_.c_str(), 1);
+    auto library = OpenNcclLibrary(SAUVA_FAKE_NCCL_LIBRARY);
+    EXPECT_TRUE(library.ok()) << library.status();
+    library_ = *std::move(library);
+  }
+  ~FakeNcclFolder() { std::filesystem::remove_all(path_); }
+
+  void Lay(const std::string& file) const { std::ofstream(path_ + "/" + file).put('\n'); }
+  void Take(const std::string& file) const { std::filesystem::remove(path_ + "/" + file); }
+  // Ids that were made and whose two ranks have not met.
+  int OutstandingIds() const {
+    int count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      count += entry.path().filename().string().starts_with("id-") ? 1 : 0;
+    }
+    return count;
+  }
+  NcclAccess Access() const {
+    return {.library = library_,
+            .device = "cpu",
+            .options = {.join_timeout = absl::Seconds(20), .step_timeout = absl::Seconds(20)}};
+  }
+
+ private:
+  std::string path_;
+  NcclLibrary library_;
+};
+
+}  // namespace sauva
