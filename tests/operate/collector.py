@@ -11,10 +11,12 @@ OTLP, OTLP_GRPC = compiled("opentelemetry/trace.proto")
 
 
 class Collector(OTLP_GRPC.TraceServiceServicer):
-    """Takes spans, or keeps every caller waiting until it is closed."""
+    """Takes spans, or rejects one of each call for a reason, or keeps every caller waiting until it is
+    closed."""
 
-    def __init__(self, answers=True):
+    def __init__(self, answers=True, rejects=""):
         self.answers = answers
+        self.rejects = rejects
         self.closing = threading.Event()
         self.lock = threading.Lock()
         self.requests = []
@@ -28,7 +30,11 @@ class Collector(OTLP_GRPC.TraceServiceServicer):
             self.requests.append(request)
         if not self.answers:
             self.closing.wait()
-        return OTLP.ExportTraceServiceResponse()
+        response = OTLP.ExportTraceServiceResponse()
+        if self.rejects:
+            response.partial_success.rejected_spans = 1
+            response.partial_success.error_message = self.rejects
+        return response
 
     def close(self):
         self.closing.set()

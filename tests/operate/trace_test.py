@@ -163,6 +163,20 @@ class TroubleTest(unittest.TestCase):
             self.assertEqual(gateway.log().count('event="spans are lost"'), 1)
             self.assertEqual(gateway.stop()[0], 0)
 
+    def test_what_a_collector_rejects_is_told_once_with_its_reason(self):
+        collector = Collector(rejects="over the quota")
+        with Cluster(workers=1, gateway_flags=["--otlp", collector.address]) as cluster:
+            gateway = cluster.gateways[0]
+            client = Client([gateway.address])
+            for calls in (1, 2):
+                ask(client, trace=SAMPLED)
+                await_true(lambda: gateway.metric("sauva_spans_dropped_total") == calls)
+            client.close()
+            lines = [line for line in gateway.log().splitlines() if 'event="spans are lost"' in line]
+        collector.close()
+        self.assertEqual(len(lines), 1)
+        self.assertIn("rejected: over the quota", lines[0])
+
     def test_a_collector_that_never_answers_delays_nobody(self):
         collector = Collector(answers=False)
         with Cluster(workers=1, gateway_flags=["--otlp", collector.address]) as cluster:
