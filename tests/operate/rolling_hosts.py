@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The rolling restart over hosts that are network namespaces with a limited rate, their paths slow,
 lossy and parted at times. Needs root.
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Light load for a long time; resident memory of every process must not grow after the warm-up. It is
 looked at in pauses of the load, since what requests hold while they run depends on how many there
 are at that moment.
