@@ -108,6 +108,8 @@ class LiveTest(unittest.TestCase):
     def setUpClass(cls):
         cls.stack = []
         cls.fired = set()
+        cls.summaries = set()
+        cls.events = []  # (time, what is done to the cluster)
         cls.collector = Collector()
         cluster = Cluster(
             workers=2, gateways=2,
@@ -145,12 +147,17 @@ class LiveTest(unittest.TestCase):
             return
         panels = []
         for _, panel in overview_panels():
-            series = [found for target in panel["targets"] for found in
-                      cls.prometheus.ever(filled(target["expr"]), cls.begin, cls.end)]
+            series = []
+            for target in panel["targets"]:
+                for found in cls.prometheus.ever(filled(target["expr"]), cls.begin, cls.end):
+                    legend = re.sub(r"\{\{(\w+)\}\}", lambda name, labels=found["metric"]:
+                                    labels.get(name[1], ""), target["legendFormat"])
+                    series.append({"legend": legend or found["metric"].get("instance", ""),
+                                   "values": found["values"]})
             panels.append({"title": panel["title"], "series": series,
                            "unit": panel["fieldConfig"]["defaults"]["unit"]})
         with open(path, "w", encoding="utf-8") as file:
-            json.dump(panels, file)
+            json.dump({"begin": cls.begin, "panels": panels, "events": cls.events}, file)
 
     @classmethod
     def tearDownClass(cls):
@@ -169,6 +176,7 @@ class LiveTest(unittest.TestCase):
     @classmethod
     def await_firing(cls, *alerts):
         def all_fire():
+            cls.summaries |= cls.prometheus.summaries()
             cls.fired |= cls.prometheus.firing()
             return set(alerts) <= cls.fired
         await_true(all_fire, 60, f"of {alerts} only {cls.prometheus.firing()} fire")
@@ -191,14 +199,11 @@ class LiveTest(unittest.TestCase):
         time.sleep(CALM_SECONDS)
         cls.calm = cls.prometheus.firing()
         cls.calm_spans = [g.metric("sauva_spans_sent_total") for g in cls.cluster.gateways]
-        cls.slow_a_link()
-        cls.flood()
-        cls.lose_a_worker_to_a_slow_one()
-        cls.stop_a_worker()
-        cls.lose_the_collector()
-        cls.kill_workers()
-        cls.make_all_wait()
-        cls.stop_the_coordinator()
+        for chapter in (cls.slow_a_link, cls.flood, cls.lose_a_worker_to_a_slow_one,
+                        cls.stop_a_worker, cls.lose_the_collector, cls.kill_workers,
+                        cls.make_all_wait, cls.stop_the_coordinator):
+            cls.events.append((time.time(), chapter.__name__.replace("_", " ")))
+            chapter()
 
     @classmethod
     def flood(cls):
@@ -304,6 +309,11 @@ class LiveTest(unittest.TestCase):
         alerts = {rule["alert"] for group in rules()["groups"] for rule in group["rules"]
                   if "alert" in rule}
         self.assertEqual(alerts - self.fired, BEYOND_A_MINUTE - self.fired)
+
+    def test_summaries_are_whole_and_name_the_process(self):
+        for summary in self.summaries:
+            self.assertNotRegex(summary, r"error|<no value>|  |^ | $")
+        self.assertIn(f"worker {self.down_instance} does not answer", self.summaries)
 
     def test_spans_are_dropped_for_want_of_the_collector_alone(self):
         self.assertFalse(self.spans_alert_before, "a flood or a lost worker drops none")

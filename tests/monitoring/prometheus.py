@@ -142,3 +142,7 @@ class Prometheus:
     def firing(self):
         return {alert["labels"]["alertname"] for alert in self.get("alerts")["alerts"]
                 if alert["state"] == "firing"}
+
+    def summaries(self):
+        """What a person would read of the alerts that fire or are about to."""
+        return {alert["annotations"]["summary"] for alert in self.get("alerts")["alerts"]}

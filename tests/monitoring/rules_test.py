@@ -49,6 +49,25 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(pages, set(os.listdir(os.path.join(ROOT, "docs/runbooks"))))
 
 
+class RunbooksTest(unittest.TestCase):
+    def test_lines_of_logs_that_they_quote_are_written_by_a_process(self):
+        sources = ""
+        for folder in ("base", "coordinator", "gateway", "net", "worker"):
+            for name in os.listdir(os.path.join(ROOT, folder)):
+                if name.endswith(".cc"):
+                    with open(os.path.join(ROOT, folder, name), encoding="utf-8") as file:
+                        sources += file.read()
+        quoted = set()
+        for name in os.listdir(os.path.join(ROOT, "docs/runbooks")):
+            with open(os.path.join(ROOT, "docs/runbooks", name), encoding="utf-8") as file:
+                text = re.sub(r"```.*?```", "", file.read(), flags=re.S)
+            # Words in lower case are of a log; commands have other signs, or these beginnings.
+            quoted |= {" ".join(words.split()) for words in
+                       re.findall(r"`((?!kubectl|sauva )[a-z;]+(?:\s+[a-z;]+)+)`", text)}
+        self.assertGreater(len(quoted), 5)
+        self.assertEqual({words for words in quoted if f'"{words}' not in sources}, set())
+
+
 class DashboardsTest(unittest.TestCase):
     def test_files_are_what_the_script_makes(self):
         subprocess.run([sys.executable, os.path.join(ROOT, "monitoring/make_dashboards.py"),
