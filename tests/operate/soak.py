@@ -19,6 +19,8 @@ LOOKS = 6
 PAUSE_SECONDS = 15  # longer than processes wait until they give free memory back
 # Small, so that every page of it is in use after the warm-up: pages come with first use.
 KV_MEMORY = "16MiB"
+# Long, so that a machine busy with other things does not make placements of its own.
+LEASE_MS = "30000"
 
 
 class Load:
@@ -80,7 +82,8 @@ def resident(cluster, load):
 def main():
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
     per_second = float(sys.argv[2]) if len(sys.argv) > 2 else 10.0
-    with Cluster(workers=2, coordinator_flags=["--stages", "2", "--kv-memory", KV_MEMORY]) as cluster:
+    with Cluster(workers=2, coordinator_flags=["--stages", "2", "--kv-memory", KV_MEMORY,
+                                               "--lease-ms", LEASE_MS]) as cluster:
         client = Client([cluster.gateways[0].address])
         load = Load(client, per_second)
         looks = []
@@ -91,8 +94,9 @@ def main():
                 f"{name} {size:.2f}" for name, size in looks[-1].items()) + " MB", flush=True)
         load.stop()
         client.close()
+        lost = cluster.coordinator.metric("sauva_workers_lost_total")
     print(f"{minutes:.0f} minutes, {per_second:.0f} requests a second, {load.done} requests, "
-          f"{len(load.errors)} errors\n")
+          f"{len(load.errors)} errors, {lost:.0f} workers lost\n")
     print(f"| process | after {WARM_UP_SECONDS // 60} minutes | at the end | growth |\n|---|---|---|---|")
     growth = {name: looks[-1][name] / looks[0][name] - 1 for name in looks[0]}
     for name, share in growth.items():
