@@ -7,6 +7,7 @@ on: growth is counted from the look after the next.
 usage: PYTHONPATH=. tests/operate/soak.py [MINUTES [PER_SECOND]]    (30, 10)
 """
 
+import collections
 import random
 import sys
 import threading
@@ -109,6 +110,8 @@ def main():
         client.close()
     print(f"{minutes:.0f} minutes, {per_second:.0f} requests a second, {load.done} requests, "
           f"{len(load.errors)} errors\n")
+    for error, number in collections.Counter(load.errors).most_common(5):
+        print(f"{number} times: {error}")
     counted = settled(looks)
     if len(counted) < FEWEST_LOOKS:
         sys.exit("layers moved too late to tell of any growth: the machine is too busy")
