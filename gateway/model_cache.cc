@@ -76,6 +76,14 @@ void ModelCache::Poll() {
 void ModelCache::OnStatus(absl::StatusOr<ClusterStatus> status) {
   polling_ = false;
   trouble_ = status.status();
+  if (status.ok() == std::exchange(coordinator_lost_, !status.ok())) {
+    if (status.ok()) {
+      LogInfo("coordinator answers", {{"coordinator", coordinator_.address()}});
+    } else {
+      LogWarning("no coordinator; streams go on",
+                 {{"coordinator", coordinator_.address()}, {"reason", trouble_.ToString()}});
+    }
+  }
   if (status.ok()) {
     std::map<std::string, Entry> entries;
     for (const ServedModel& served : status->models) {

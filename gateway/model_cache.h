@@ -78,7 +78,8 @@ class ModelCache {
   const Options options_;
   const std::function<void()> on_change_;
   std::map<std::string, Entry> entries_;
-  absl::Status trouble_;  // of the last question; OK: answered
+  absl::Status trouble_;           // of the last question; OK: answered
+  bool coordinator_lost_ = false;  // the last question was not answered, and a line told so
   bool polling_ = false;
   uint64_t poll_round_ = 0;  // timers of earlier rounds do nothing
 };

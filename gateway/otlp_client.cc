@@ -9,6 +9,7 @@
 #include <mutex>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/build_id.h"
 #include "base/log.h"
@@ -94,7 +95,7 @@ struct OtlpClient::State : std::enable_shared_from_this<OtlpClient::State> {
   std::deque<Span> waiting;
   std::shared_ptr<Export> under_way;  // shared with its callback
   bool closed = false;
-  bool failing = false;  // the last call failed, and a line told so
+  bool failing = false;  // the last call lost spans, and a line told so
 };
 
 void OtlpClient::State::SendNext() {
@@ -129,11 +130,13 @@ void OtlpClient::State::OnDone(const Export& done, const grpc::Status& status) {
   const size_t dropped = status.ok() ? refused : done.num_spans;
   if (dropped > 0) counters.on_dropped(dropped);
   if (dropped < done.num_spans) counters.on_sent(done.num_spans - dropped);
-  if (failing != !status.ok() && !closed) {
-    failing = !status.ok();
+  if (failing != (dropped > 0) && !closed) {
+    failing = dropped > 0;
     if (failing) {
-      LogWarning("spans are lost",
-                 {{"collector", options.collector}, {"reason", FromGrpc(status).ToString()}});
+      const std::string reason =
+          status.ok() ? absl::StrCat("rejected: ", done.response.partial_success().error_message())
+                      : FromGrpc(status).ToString();
+      LogWarning("spans are lost", {{"collector", options.collector}, {"reason", reason}});
     } else {
       LogInfo("spans are taken again", {{"collector", options.collector}});
     }

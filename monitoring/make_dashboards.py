@@ -24,12 +24,12 @@ def quantiles(metric, labels):
 
 OVERVIEW = [
     ("Is it up", [
-        ("stat", "Pipelines ready", "Pipelines that take requests; 0 is an outage.", "short",
+        ("some", "Pipelines ready", "Pipelines that take requests; 0 is an outage.", "short",
          [(f'sum by (model_name) (sauva_pipelines_ready{{{COORDINATOR},model_name=~"$model"}})',
            "{{model_name}}")]),
-        ("stat", "Gateways ready", "Gateways that take requests.", "short",
+        ("some", "Gateways ready", "Gateways that take requests; 0 is an outage.", "short",
          [(f'sum(sauva_gateway_ready{{{GATEWAY_ALL}}})', "ready")]),
-        ("stat", "Processes down", "Processes that do not answer a scrape.", "short",
+        ("none", "Processes down", "Processes that do not answer a scrape.", "short",
          [(f'sum(1 - up{{role=~"gateway|coordinator|worker",{NS}}})', "down")]),
         ("table", "Who is there", "1: answers scrapes. Build by instance.", "short",
          [(f'up{{role=~"gateway|coordinator|worker",{NS}}}', ""),
@@ -77,6 +77,9 @@ OVERVIEW = [
         ("graph", "Streams resumed", "Moved to another pipeline without the client noticing.", "short",
          [(f'sum(increase(sauva_resumes_total{{{GATEWAY}}}{RATE}))', "all"),
           (f'sum(increase(sauva_inexact_resumes_total{{{GATEWAY}}}{RATE}))', "of unequal numerics")]),
+        ("graph", "Spans per second", "Sent to the collector of --otlp.", "short",
+         [(f'sum(rate(sauva_spans_sent_total{{{GATEWAY_ALL}}}{RATE}))', "taken"),
+          (f'sum(rate(sauva_spans_dropped_total{{{GATEWAY_ALL}}}{RATE}))', "dropped")]),
         ("graph", "KV cache in use", "By the head of each pipeline.", "percentunit",
          [(f'sauva_kv_cache_usage_perc{{{WORKER}}} and on (instance) sauva_stage_index{{{WORKER}}} == 0',
            "{{instance}}")]),
@@ -173,7 +176,9 @@ PIPELINE = [
     ]),
 ]
 
-KINDS = {"graph": "timeseries", "stat": "stat", "table": "table"}
+# A number of which there must be some, and one of which there must be none.
+COLOURS = {"some": ("red", "green"), "none": ("green", "red")}
+KINDS = {"graph": "timeseries", "some": "stat", "none": "stat", "table": "table"}
 
 
 def panel(number, spec, x, y, width):
@@ -187,10 +192,15 @@ def panel(number, spec, x, y, width):
         if kind == "table":
             target["format"] = "table"
         targets.append(target)
+    defaults = {"unit": unit, "min": 0}
+    if kind in COLOURS:
+        below, from_one = COLOURS[kind]
+        defaults["thresholds"] = {"mode": "absolute", "steps": [{"color": below, "value": None},
+                                                                {"color": from_one, "value": 1}]}
     return {"id": number, "type": KINDS[kind], "title": title, "description": description,
             "datasource": {"type": "prometheus", "uid": "$datasource"},
             "gridPos": {"x": x, "y": y, "w": width, "h": 7}, "targets": targets,
-            "fieldConfig": {"defaults": {"unit": unit, "min": 0}, "overrides": []}}
+            "fieldConfig": {"defaults": defaults, "overrides": []}}
 
 
 def variable(name, query):

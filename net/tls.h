@@ -25,7 +25,7 @@ enum class ClientCertificate {
 };
 
 // Credentials for listening on `address` (host:port).
-// Errors: INVALID_ARGUMENT for half a pair or an unreadable file (named);
+// Errors: INVALID_ARGUMENT for half a pair, or naming a file as net/pem.h does;
 // FAILED_PRECONDITION for plaintext beyond loopback without `insecure`.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const TlsOptions& tls, ClientCertificate client, const std::string& address);

@@ -10,7 +10,7 @@ import yaml
 
 import helm_python
 from tests.deploy.manifests import (CHART, EXAMPLES, NAMES, ROOT, container, example, flags, merged,
-                                    pod, render, seconds, workloads)
+                                    pod, render, render_notes, seconds, workloads)
 
 BIN = os.path.join(ROOT, os.environ.get("SAUVA_BIN", "build/release/bin"))
 KUBERNETES = ("1.30", "1.37")
@@ -256,6 +256,21 @@ class FlagsTest(Rendered):
                 known[program] = set(re.findall(r"--[a-z][a-z-]*", text))
             self.assertEqual(set(flags(workload)) - known[program], set())
 
+    def test_the_notes_tell_how_to_ask_who_serves_what(self):
+        """The command reaches the coordinator and fails there: nobody listens."""
+        for name in NAMES:
+            notes = " ".join(render_notes(example(name)).split())
+            command = re.search(r"kubectl -n ml exec deploy/(\S+)-coordinator -- "
+                                r"/usr/bin/sauva (status(?: --\S+)+)", notes)
+            self.assertIn(("Deployment", command.group(1) + "-coordinator"), self.objects[name])
+            given = [re.sub(r"=.*:7071$", "=127.0.0.1:1", argument)
+                     for argument in command.group(2).split() if not argument.startswith("--tls-")]
+            self.assertEqual(example(name)["tls"].get("enabled", True), "--tls-ca=" in notes)
+            done = subprocess.run([os.path.join(BIN, "sauva"), *given], capture_output=True, text=True,
+                                  timeout=60, check=False)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn("127.0.0.1:1", done.stderr)
+
     def test_programs_take_the_values_that_are_rendered(self):
         """Every flag is understood: what fails is the model that is not there."""
         for workload in self.each_workload():
@@ -342,8 +357,22 @@ class ContradictionTest(unittest.TestCase):
         self.refused("tls", {"tls.secretName": ""}, "tls.secretName is empty")
         self.refused("tls", {"tls.enabled": False}, "tls.secretName is sauva-tls")
 
+    def test_no_image(self):
+        self.refused("tls", {"image": {"repository": ""}}, "image.repository is empty")
+
+    def test_a_claim_that_nobody_could_fill(self):
+        self.refused("everything", {"model.volume.accessMode": "ReadOnlyMany"},
+                     "/model/volume/accessMode")
+
     def test_more_stages_than_workers(self):
         self.refused("tls", {"model.stages": 3}, "have 2 workers", "needs 3")
+
+    def test_pipelines_that_would_have_to_mix_gpus_and_cpus(self):
+        self.refused("everything", {"model.replicas": 1, "model.stages": 4, "model.spares": 0},
+                     "hold 0 pipelines of model.stages, 4")
+
+    def test_a_kv_cache_that_a_gpu_cannot_have(self):
+        self.refused("one_gpu", {"model.kvType": "int8"}, "model.kvType is int8", "workerGroups gpu")
 
     def test_two_groups_of_one_name(self):
         self.refused("two_groups", {"workerGroups.1.name": "large"}, "name large is there twice")

@@ -35,13 +35,23 @@ def load():
     return helm_python.Chart.load(CHART)
 
 
-def render(values, namespace="ml"):
-    """The rendered objects, by (kind, name)."""
+def render_texts(values):
+    """What each template becomes, by its path."""
     chart = load()
     chart.validate_schema(values)
-    texts = chart.render(values, name="demo", namespace=namespace)
+    return chart.render(values, name="demo", namespace="ml")
+
+
+def render_notes(values):
+    """What `helm install` prints."""
+    (notes,) = [text for path, text in render_texts(values).items() if path.endswith("NOTES.txt")]
+    return notes
+
+
+def render(values):
+    """The rendered objects, by (kind, name)."""
     objects = {}
-    for path, text in texts.items():
+    for path, text in render_texts(values).items():
         if not path.endswith(".yaml"):
             continue
         for item in yaml.safe_load_all(text):

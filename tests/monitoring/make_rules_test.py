@@ -33,6 +33,7 @@ WELL = {
     f'sauva_request_failures_total{{{MODEL},reason="CANCELLED"}}': f"0+300x{HOURS}",
     f'sauva_request_refusals_total{{{GW},reason="INVALID_ARGUMENT"}}': f"0+300x{HOURS}",
     f'sauva_request_refusals_total{{{GW},reason="RESOURCE_EXHAUSTED"}}': f"0x{HOURS}",
+    f'sauva_request_refusals_total{{{GW},reason="UNAVAILABLE"}}': f"0x{HOURS}",
     f'sauva_time_to_first_token_seconds_count{{{MODEL}}}': f"0+600x{HOURS}",
     f'sauva_time_to_first_token_seconds_bucket{{{MODEL},le="2.5"}}': f"0+600x{HOURS}",
     f'sauva_request_queue_time_seconds_bucket{{{MODEL},le="10"}}': f"0+600x{HOURS}",
@@ -49,6 +50,7 @@ WELL = {
     f'sauva_stage_index{{{W0}}}': f"0x{HOURS}", f'sauva_stage_index{{{W1}}}': f"1x{HOURS}",
     f'sauva_kv_cache_usage_perc{{{W0}}}': f"0.99x{HOURS}",
     f'sauva_num_preemptions_total{{{W0}}}': f"0x{HOURS}",
+    f'sauva_spans_dropped_total{{{GW}}}': f"0x{HOURS}",
     f'process_resident_memory_bytes{{{W0}}}': f"1000000+1000x{HOURS}",
     f'process_start_time_seconds{{{W0}}}': f"0x{HOURS}",
 }
@@ -62,6 +64,11 @@ def after(before, later):
     return f"{before}x{THREE_HOURS} {later}x{LEFT}"
 
 
+def gone(before):
+    """A series that ends."""
+    return f"{before}x{THREE_HOURS} _x{LEFT}"
+
+
 def grows(before, later):
     """A counter that grows by `before` a minute, then by `later`."""
     return f"0+{before}x{THREE_HOURS} {before * THREE_HOURS + later}+{later}x{LEFT}"
@@ -72,6 +79,8 @@ FAULTS = [
     ("no pipeline is ready", {f'sauva_pipelines_ready{{{CO},model_name="prose"}}': after(1, 0)},
      {"SauvaNoReadyPipeline"}),
     ("no gateway is ready", {f'sauva_gateway_ready{{{GW}}}': after(1, 0)}, {"SauvaNoReadyGateway"}),
+    ("the last gateway is gone", {f'up{{{GW}}}': gone(1), f'sauva_gateway_ready{{{GW}}}': gone(1)},
+     {"SauvaNoReadyGateway"}),
     ("a pipeline cannot be placed", {f'sauva_placement_refused{{{CO}}}': after(0, 1)},
      {"SauvaPlacementRefused"}),
     ("a few requests meet a full queue",
@@ -107,6 +116,15 @@ FAULTS = [
     ("one request in seventy failed since the beginning",
      {f'sauva_request_failures_total{{{MODEL},reason="INTERNAL"}}': f"0+8.2x{HOURS}"},
      {"SauvaAvailabilityBurnsSlowly"}),
+    ("gateways that never served a model refuse all",
+     {key: f"_x{HOURS}" for key in WELL if MODEL in key}
+     | {f'sauva_request_refusals_total{{{GW},reason="UNAVAILABLE"}}': f"0+600x{HOURS}"},
+     {"SauvaAvailabilityBurnsFast", "SauvaAvailabilityBurnsSlowly"}),
+    ("the collector takes no more spans", {f'sauva_spans_dropped_total{{{GW}}}': grows(0, 50)},
+     {"SauvaSpansDropped"}),
+    ("the collector was away for three minutes",
+     {f'sauva_spans_dropped_total{{{GW}}}':
+      f"0x{THREE_HOURS + 47} 50+50x2 150x{LEFT - 50}"}, set()),
     ("nine first tokens in ten are late",
      {f'sauva_time_to_first_token_seconds_bucket{{{MODEL},le="2.5"}}': grows(600, 60)},
      {"SauvaFirstTokensLateFast"}),

@@ -22,6 +22,14 @@ def tool(name):
     return path
 
 
+def complaints(page):
+    """What promtool finds wrong with a page of metrics; empty: nothing."""
+    done = subprocess.run([tool("promtool"), "check", "metrics"], input=page, capture_output=True,
+                          text=True, check=False)
+    said = done.stdout + done.stderr
+    return said or (f"exit code {done.returncode}" if done.returncode else "")
+
+
 def rules():
     with open(os.path.join(ROOT, "monitoring/rules.yaml"), encoding="utf-8") as file:
         return yaml.safe_load(file)
@@ -134,3 +142,7 @@ class Prometheus:
     def firing(self):
         return {alert["labels"]["alertname"] for alert in self.get("alerts")["alerts"]
                 if alert["state"] == "firing"}
+
+    def summaries(self):
+        """What a person would read of the alerts that fire or are about to."""
+        return {alert["annotations"]["summary"] for alert in self.get("alerts")["alerts"]}

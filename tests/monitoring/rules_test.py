@@ -8,6 +8,8 @@ import sys
 import tempfile
 import unittest
 
+import yaml
+
 from tests.monitoring import make_rules_test
 from tests.monitoring.prometheus import ROOT, dashboards, panel_queries, rules, tool
 
@@ -21,6 +23,20 @@ def alerts():
 class RulesTest(unittest.TestCase):
     def test_promtool_accepts_the_rules(self):
         subprocess.run([tool("promtool"), "check", "rules", RULES], check=True, capture_output=True)
+
+    def test_promtool_accepts_the_scrape_configuration(self):
+        with open(os.path.join(ROOT, "monitoring/prometheus.yaml"), encoding="utf-8") as file:
+            config = yaml.safe_load(file)
+        config["rule_files"] = [os.path.join(ROOT, "monitoring", name) for name in config["rule_files"]]
+        for job in config["scrape_configs"]:
+            # Debian's promtool is built without Kubernetes.
+            self.assertEqual(job.pop("kubernetes_sd_configs"), [{"role": "pod"}])
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump(config, file)
+            file.flush()
+            done = subprocess.run([tool("promtool"), "check", "config", file.name], check=False,
+                                  capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_each_alert_is_silent_when_all_is_well_and_fires_for_its_fault(self):
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -47,6 +63,25 @@ class RulesTest(unittest.TestCase):
                 self.assertIn(f"## {part}", text)
             self.assertIn(alert["labels"]["severity"], ("warning", "critical"))
         self.assertEqual(pages, set(os.listdir(os.path.join(ROOT, "docs/runbooks"))))
+
+
+class RunbooksTest(unittest.TestCase):
+    def test_lines_of_logs_that_they_quote_are_written_by_a_process(self):
+        sources = ""
+        for folder in ("base", "coordinator", "gateway", "net", "worker"):
+            for name in os.listdir(os.path.join(ROOT, folder)):
+                if name.endswith(".cc"):
+                    with open(os.path.join(ROOT, folder, name), encoding="utf-8") as file:
+                        sources += file.read()
+        quoted = set()
+        for name in os.listdir(os.path.join(ROOT, "docs/runbooks")):
+            with open(os.path.join(ROOT, "docs/runbooks", name), encoding="utf-8") as file:
+                text = re.sub(r"```.*?```", "", file.read(), flags=re.S)
+            # Words in lower case are of a log; commands have other signs, or these beginnings.
+            quoted |= {" ".join(words.split()) for words in
+                       re.findall(r"`((?!kubectl|sauva )[a-z;]+(?:\s+[a-z;]+)+)`", text)}
+        self.assertGreater(len(quoted), 5)
+        self.assertEqual({words for words in quoted if f'"{words}' not in sources}, set())
 
 
 class DashboardsTest(unittest.TestCase):

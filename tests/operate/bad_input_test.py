@@ -10,7 +10,8 @@ import unittest
 
 import grpc
 
-from tests.operate.cluster import PROMPTS, Client, Cluster, await_true, request_for
+from tests.operate.cluster import (BIN, MODEL, PROMPTS, Client, Cluster, await_true,
+                                   request_for)
 
 MANY = 2000
 
@@ -53,8 +54,8 @@ class LabelsTest(unittest.TestCase):
 
 
 class CertificateTest(unittest.TestCase):
-    """Files of an authority and of a stranger; what processes say of missing and wrong ones is in
-    lifecycle_test and in the tests of net/ and e2e/."""
+    """Files of an authority and of a stranger; what processes say of missing ones is in lifecycle_test
+    and in the tests of net/ and e2e/."""
 
     @classmethod
     def setUpClass(cls):
@@ -76,6 +77,18 @@ class CertificateTest(unittest.TestCase):
         return ["--tls-cert", path + ".crt", "--tls-key", path + ".key",
                 "--tls-ca", os.path.join(self.folder, trusts + ".crt")]
 
+    def test_files_that_do_not_belong_together_are_named(self):
+        flags = self.flags("ours", "ours")
+        flags[3] = os.path.join(self.folder, "stranger.key")
+        for role in ("coordinator", "gateway", "worker"):
+            own = ["--model", MODEL] if role != "gateway" else []
+            done = subprocess.run([os.path.join(BIN, "sauva-" + role), "--listen", "127.0.0.1:0",
+                                   "--metrics", "127.0.0.1:0", *own, *flags], capture_output=True,
+                                  text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 4, done.stderr)
+            for part in ("--tls-key", "stranger.key: is not the key", "ours.crt"):
+                self.assertIn(part, done.stderr)
+
     def test_a_wrong_certificate_keeps_a_process_out_and_not_down(self):
         ours = self.flags("ours", "ours")
         cluster = Cluster(workers=1, gateways=1, coordinator_flags=ours, worker_flags=ours,
@@ -93,6 +106,9 @@ class CertificateTest(unittest.TestCase):
                 self.assertFalse(service.check("readiness"))
             await_true(lambda: "event=grpc" in cluster.coordinator.log()
                        and "certificate verify failed" in cluster.coordinator.log())
+            # The gateway's own line names the coordinator and why.
+            await_true(lambda: 'event="no coordinator; streams go on"' in cluster.gateways[1].log())
+            self.assertIn(f"coordinator={cluster.coordinator.address}", cluster.gateways[1].log())
             self.assertEqual(cluster.coordinator.metric("sauva_workers"), 1)
             self.assertFalse(cluster.workers[1].check("readiness"))
             self.assertTrue(cluster.gateways[0].check("readiness"))

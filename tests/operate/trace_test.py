@@ -1,16 +1,13 @@
 """Where a request's time went: the slow-request line, and spans at a collector that takes them, is
 down, or never answers."""
 
-import concurrent.futures
-import threading
 import unittest
 
 import grpc
 
-from tests.operate.cluster import (PROMPTS, Client, Cluster, await_true, compiled, free_port,
-                                   request_for)
+from tests.operate.cluster import PROMPTS, Client, Cluster, await_true, free_port, request_for
+from tests.operate.collector import OTLP, Collector
 
-OTLP, OTLP_GRPC = compiled("opentelemetry/trace.proto")
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"
 SAMPLED = f"00-{TRACE}-{CALLER}-01"
@@ -24,36 +21,6 @@ PUBLISHED_REQUEST = bytes.fromhex(
     "004102000000000000004a100a0169120b18fbffffffffffffffff014a0e0a0164120921000000000000e03f4a0c0a"
     "016112072a050a030a01767a0512016d1802")
 PUBLISHED_RESPONSE = bytes.fromhex("0a050803120165")
-
-
-class Collector(OTLP_GRPC.TraceServiceServicer):
-    """Takes spans, or keeps every caller waiting until it is closed."""
-
-    def __init__(self, answers=True):
-        self.answers = answers
-        self.closing = threading.Event()
-        self.lock = threading.Lock()
-        self.requests = []
-        self.server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
-        OTLP_GRPC.add_TraceServiceServicer_to_server(self, self.server)
-        self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
-        self.server.start()
-
-    def Export(self, request, context):
-        with self.lock:
-            self.requests.append(request)
-        if not self.answers:
-            self.closing.wait()
-        return OTLP.ExportTraceServiceResponse()
-
-    def close(self):
-        self.closing.set()
-        self.server.stop(0).wait()
-
-    def spans(self):
-        with self.lock:
-            return [span for request in self.requests for process in request.resource_spans
-                    for scope in process.scope_spans for span in scope.spans]
 
 
 def attributes(pairs):
@@ -195,6 +162,20 @@ class TroubleTest(unittest.TestCase):
             client.close()
             self.assertEqual(gateway.log().count('event="spans are lost"'), 1)
             self.assertEqual(gateway.stop()[0], 0)
+
+    def test_what_a_collector_rejects_is_told_once_with_its_reason(self):
+        collector = Collector(rejects="over the quota")
+        with Cluster(workers=1, gateway_flags=["--otlp", collector.address]) as cluster:
+            gateway = cluster.gateways[0]
+            client = Client([gateway.address])
+            for calls in (1, 2):
+                ask(client, trace=SAMPLED)
+                await_true(lambda: gateway.metric("sauva_spans_dropped_total") == calls)
+            client.close()
+            lines = [line for line in gateway.log().splitlines() if 'event="spans are lost"' in line]
+        collector.close()
+        self.assertEqual(len(lines), 1)
+        self.assertIn("rejected: over the quota", lines[0])
 
     def test_a_collector_that_never_answers_delays_nobody(self):
         collector = Collector(answers=False)

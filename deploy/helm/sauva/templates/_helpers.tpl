@@ -82,6 +82,14 @@ capabilities:
 {{ include "sauva.fullname" . }}-coordinator.{{ .Release.Namespace }}.svc.{{ .Values.clusterDomain }}:7071
 {{- end }}
 
+{{/* Prints who serves what; the image has no shell, but the command line. */}}
+{{- define "sauva.statusCommand" -}}
+kubectl -n {{ .Release.Namespace }} exec deploy/{{ include "sauva.fullname" . }}-coordinator -- /usr/bin/sauva status
+{{- if .Values.tls.enabled }} --coordinator={{ include "sauva.coordinatorAddress" . }} --tls-cert=/etc/sauva/tls/tls.crt --tls-key=/etc/sauva/tls/tls.key --tls-ca=/etc/sauva/tls/ca.crt
+{{- else }} --coordinator=127.0.0.1:7071
+{{- end }}
+{{- end }}
+
 {{/* Three questions: has it begun, do its loops turn, does it do its part. */}}
 {{- define "sauva.probes" -}}
 startupProbe:

@@ -8,6 +8,9 @@
 {{- if ne (len $sources) 1 -}}
 {{- fail (printf "model.volume: exactly one of existingClaim, hostPath and size must be set; set: [%s]" (join ", " $sources)) -}}
 {{- end -}}
+{{- if not $v.image.repository -}}
+{{- fail "image.repository is empty; no image is published: build one (deploy/images), push it and name it there" -}}
+{{- end -}}
 {{- if and $v.tls.enabled (not $v.tls.secretName) -}}
 {{- fail "tls.enabled is true but tls.secretName is empty; name a secret or set tls.enabled=false for plaintext" -}}
 {{- end -}}
@@ -34,16 +37,32 @@
 {{- end -}}
 {{- $names := list -}}
 {{- $count := 0 -}}
+{{- $kinds := dict "gpu" 0 "cpu" 0 "reference" 0 -}}
 {{- range $v.workerGroups -}}
 {{- if has .name $names }}{{ fail (printf "workerGroups: the name %s is there twice" .name) }}{{ end -}}
 {{- $names = append $names .name -}}
 {{- $count = add $count (int .count) -}}
+{{- $kind := include "sauva.deviceKind" .device -}}
+{{- $_ := set $kinds $kind (add (get $kinds $kind) (int .count) | int) -}}
+{{- if and (eq $kind "gpu") (eq $v.model.kvType "int8") -}}
+{{- fail (printf "model.kvType is int8, which workerGroups %s cannot do: device is %s" .name .device) -}}
+{{- end -}}
 {{- include "sauva.validateGroup" . -}}
 {{- end -}}
 {{- $wanted := add (mul (int $v.model.replicas) (max 1 (int $v.model.stages))) (int $v.model.spares) -}}
 {{- if lt (int $count) (int $wanted) -}}
 {{- fail (printf "workerGroups have %d workers; model.replicas x stages + spares needs %d" (int $count) (int $wanted)) -}}
 {{- end -}}
+{{- $pipelines := 0 -}}
+{{- range $kind, $workers := $kinds }}{{ $pipelines = add $pipelines (div $workers (max 1 (int $v.model.stages))) }}{{ end -}}
+{{- if lt (int $pipelines) (int $v.model.replicas) -}}
+{{- fail (printf "workerGroups hold %d pipelines of model.stages, %d, each on GPUs or on CPUs alone; model.replicas is %d" (int $pipelines) (int $v.model.stages) (int $v.model.replicas)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* Workers of one kind can share a pipeline. */}}
+{{- define "sauva.deviceKind" -}}
+{{- if hasPrefix "cuda" . }}gpu{{ else if hasPrefix "cpu" . }}cpu{{ else }}reference{{ end -}}
 {{- end }}
 
 {{- define "sauva.validateGroup" -}}
