@@ -70,12 +70,13 @@ void CudaSampler::Sample(const RowsView& logits, std::span<const SampleRow> rows
                          std::span<SampleResult> results) {
   Check(static_cast<int64_t>(rows.size() * sizeof(SampleControls)) <= controls_.size_bytes(),
         "one sample a sequence");
-  Check(logits.columns == vocab_size_, "logits are of the vocabulary");
+  Check(logits.columns <= vocab_size_, "the buffers are for this vocabulary");
   RowsView left = logits;
   while (!rows.empty()) {
     size_t count = 0;
     num_facts_ = 0;
-    while (count < rows.size() && Write(rows[count], static_cast<int>(count))) ++count;
+    while (count < rows.size() && Write(rows[count], left.columns, static_cast<int>(count)))
+      ++count;
     Check(count > 0, "a row alone fits");
     left.rows = static_cast<int>(count);
     Launch(left, results.first(count));
@@ -85,20 +86,20 @@ void CudaSampler::Sample(const RowsView& logits, std::span<const SampleRow> rows
   }
 }
 
-bool CudaSampler::Write(const SampleRow& row, int index) {
+bool CudaSampler::Write(const SampleRow& row, int columns, int index) {
   const int64_t first = num_facts_;
   const std::span<const TokenBias> biases = row.logit_bias;
   Check(biases.size() <= kMaxTokenBiases, "a row has a bounded number of biases");
   if (first + static_cast<int64_t>(biases.size()) > max_facts_) return false;
-  SampleControls controls = ControlsOf(row, vocab_size_);
+  SampleControls controls = ControlsOf(row, columns);
   controls.first_fact = static_cast<int32_t>(first);
   controls.num_biases = static_cast<int32_t>(biases.size());
   for (const TokenBias& bias : biases) {
-    Check(bias.token >= 0 && bias.token < vocab_size_, "sampling names tokens of the vocabulary");
+    Check(bias.token >= 0 && bias.token < columns, "sampling names tokens of the vocabulary");
     host_facts_.as<TokenFact>()[num_facts_++] = {bias.token, bias.bias};
   }
   const int64_t first_count = num_facts_;
-  if (!WriteCounts(row)) {
+  if (!WriteCounts(row, columns)) {
     num_facts_ = first;
     return false;
   }
@@ -107,7 +108,7 @@ bool CudaSampler::Write(const SampleRow& row, int index) {
   return true;
 }
 
-bool CudaSampler::WriteCounts(const SampleRow& row) {
+bool CudaSampler::WriteCounts(const SampleRow& row, int columns) {
   if (!CountsPrompt(row) && !CountsCompletion(row)) return true;
   const auto prompt = static_cast<size_t>(row.num_prompt_tokens);
   Check(row.num_prompt_tokens >= 0 && prompt <= row.tokens.size(),
@@ -117,7 +118,7 @@ bool CudaSampler::WriteCounts(const SampleRow& row) {
   bool fits = true;
   for (size_t i = CountsPrompt(row) ? 0 : prompt; i < row.tokens.size(); ++i) {
     const int32_t token = row.tokens[i];
-    Check(token >= 0 && token < vocab_size_, "sampling names tokens of the vocabulary");
+    Check(token >= 0 && token < columns, "sampling names tokens of the vocabulary");
     int32_t& slot = slots_[static_cast<size_t>(token)];
     if (slot == 0) {
       fits = num_facts_ < max_facts_;

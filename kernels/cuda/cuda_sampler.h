@@ -26,10 +26,11 @@ class CudaSampler {
               std::span<SampleResult> results);
 
  private:
-  // Writes what row `index` of a launch asks for; false when its facts do not fit any more.
-  bool Write(const SampleRow& row, int index);
+  // Writes what row `index` of a launch asks of `columns` logits; false when its facts do not
+  // fit any more.
+  bool Write(const SampleRow& row, int columns, int index);
   // Counts the tokens that the penalties are about; false when they do not fit.
-  bool WriteCounts(const SampleRow& row);
+  bool WriteCounts(const SampleRow& row, int columns);
   void Launch(const RowsView& logits, std::span<SampleResult> results);
 
   Device* device_ = nullptr;
