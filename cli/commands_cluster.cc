@@ -75,6 +75,10 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
                  "hidden states between stages: grpc, nccl, or auto: nccl between GPUs")
       ->check(CLI::IsMember({"auto", "grpc", "nccl"}))
       ->capture_default_str();
+  up->add_option("--cuda-graphs", options->cuda_graphs,
+                 "on: what a GPU does in a decode step is recorded and replayed; off: it is not")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
   up->add_option("--nccl-library", options->nccl_library,
                  "path of libnccl.so.2, as in a Python wheel; default: as the loader finds it");
   up->add_option("--step-timeout", options->step_timeout,

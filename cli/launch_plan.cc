@@ -193,7 +193,8 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
     worker.command.arguments.insert(
         worker.command.arguments.end(),
         {"--model-dir", model.directory, "--threads", absl::StrCat(plan.threads), "--device",
-         places[i].device, "--step-timeout", options.step_timeout});
+         places[i].device, "--step-timeout", options.step_timeout, "--cuda-graphs",
+         options.cuda_graphs});
     if (!options.nccl_library.empty()) {
       worker.command.arguments.insert(worker.command.arguments.end(),
                                       {"--nccl-library", options.nccl_library});

@@ -28,6 +28,7 @@ struct UpOptions {
   std::string kv_memory;           // a size; empty: what the budgets leave
   int max_context = 0;
   std::string link = "auto";         // or "grpc", "nccl"
+  std::string cuda_graphs = "on";    // or "off"
   std::string nccl_library;          // a path; empty: as the loader finds it
   std::string step_timeout = "10s";  // a duration; a longer step breaks its pipeline
   std::string grpc = "127.0.0.1:7070";

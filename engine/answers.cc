@@ -60,7 +60,7 @@ Answers::Answers(Backend& backend, const NormSpec& final_norm, const StageWeight
 
 void Answers::Compute(const StepHeader& header, const StepArrays& arrays,
                       const StageSequences& sequences, Rows x, std::vector<SampledToken>& sampled) {
-  Sample(header, sequences, x);
+  Sample(header, sequences);
   size_t count = 0;
   size_t next_result = 0;
   for (size_t i = 0; i < header.sequences.size(); ++i) {
@@ -86,16 +86,20 @@ void Answers::Compute(const StepHeader& header, const StepArrays& arrays,
   sampled.resize(count);
 }
 
-void Answers::Sample(const StepHeader& header, const StageSequences& sequences, Rows x) {
+void Answers::Sample(const StepHeader& header, const StageSequences& sequences) {
   rows_.clear();
   for (const SequenceStep& step : header.sequences) {
     if (step.want == StepWant::kSample) rows_.push_back(RowOf(sequences.Get(step.id)));
   }
   if (rows_.empty()) return;
-  const Rows selected = scratch_.selected.First(static_cast<int>(rows_.size()));
-  backend_.SelectSampledRows(x, selected);
-  NormalizeRows(backend_, final_norm_, weights_.final_norm(), selected, selected);
-  backend_.Sample(Logits(selected), rows_, std::span(results_).first(rows_.size()));
+  const int count = static_cast<int>(rows_.size());
+  backend_.RunPart(StepPart::kHead, count, [this](int rows) {
+    const Rows selected = scratch_.selected.First(rows);
+    backend_.SelectSampledRows(scratch_.hidden, selected);
+    NormalizeRows(backend_, final_norm_, weights_.final_norm(), selected, selected);
+    Logits(selected);
+  });
+  backend_.Sample(scratch_.logits.First(count), rows_, std::span(results_).first(rows_.size()));
 }
 
 // Log-probabilities of the known tokens that follow the step's; x are its rows.

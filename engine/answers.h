@@ -25,7 +25,7 @@ class Answers {
                Rows x, std::vector<SampledToken>& sampled);
 
  private:
-  void Sample(const StepHeader& header, const StageSequences& sequences, Rows x);
+  void Sample(const StepHeader& header, const StageSequences& sequences);
   void Score(const SequenceStep& step, const StageSequence& sequence, Rows x,
              std::vector<float>& scores);
   Rows Logits(Rows selected);

@@ -144,12 +144,9 @@ class TransformerStage : public Stage {
     RETURN_IF_ERROR(sequences_.Apply(header));
     backend_.UploadStep(arrays_.Fill(header, sequences_));
     const Rows x = scratch_.hidden.First(arrays_.num_tokens());
-    if (options_.first) {
-      backend_.GatherRows(weights_.embedding(), spec_.embedding_scale, x);
-    } else {
-      backend_.CopyFromHost(hidden.data(), x);
-    }
-    for (int i = options_.layers.first; i < options_.layers.last; ++i) Forward(i, x);
+    if (!options_.first) backend_.CopyFromHost(hidden.data(), x);
+    backend_.RunPart(StepPart::kLayers, x.rows,
+                     [this](int rows) { RunLayers(scratch_.hidden.First(rows)); });
     if (options_.last) {
       output.hidden.clear();
       answers_.Compute(header, arrays_, sequences_, x, output.sampled);
@@ -173,6 +170,11 @@ class TransformerStage : public Stage {
             .num_kv_heads = attention.num_kv_heads,
             .head_dim = attention.head_dim,
             .dtype = options_.kv_type};
+  }
+
+  void RunLayers(Rows x) {
+    if (options_.first) backend_.GatherRows(weights_.embedding(), spec_.embedding_scale, x);
+    for (int i = options_.layers.first; i < options_.layers.last; ++i) Forward(i, x);
   }
 
   void Forward(int index, Rows x) {

@@ -40,6 +40,10 @@ absl::Status CheckSampling(SequenceId id, const SamplingParams& sampling, int vo
   if (sampling.logprobs < 0 || sampling.logprobs > kMaxLogprobs) {
     return Refuse(id, "logprobs is ", sampling.logprobs, ", not in [0, ", kMaxLogprobs, "]");
   }
+  if (sampling.logit_bias.size() > kMaxTokenBiases) {
+    return Refuse(id, sampling.logit_bias.size(), " entries of logit_bias, more than ",
+                  kMaxTokenBiases);
+  }
   for (const LogitBias& bias : sampling.logit_bias) {
     if (bias.token < 0 || bias.token >= vocab_size || std::isnan(bias.bias)) {
       return Refuse(id, "logit_bias of token ", bias.token, " is ", bias.bias,

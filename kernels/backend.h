@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "kernels/dtype.h"
 #include "kernels/sampling.h"
@@ -167,6 +168,12 @@ struct ActivationArgs {
   Rows out;   // may be gate or up
 };
 
+// The ops of a step that every step has, in two runs.
+enum class StepPart {
+  kLayers,  // from token ids or hidden states to hidden states; a row is a token
+  kHead,    // from hidden states to logits; a row is one of the step's sampled_rows
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -196,6 +203,15 @@ class Backend {
   // --- Ops: no allocation, no failure; shapes are checked when a stage is built.
   // Thread: one step thread per Backend.
   virtual void UploadStep(const StepTable& step) = 0;
+  // Runs a part of the step that was uploaded, which has `rows` rows: calls ops(n), n not
+  // below `rows` nor above the limit of Reserve (max_tokens, max_sequences for kHead), or does
+  // again what an earlier call with the same part and n did. So `ops` queues the same ops on
+  // the same memory for an n whatever the step, and neither copies nor samples. Rows beyond
+  // `rows` may be read and written; what they hold is meaningless.
+  virtual void RunPart(StepPart part, int rows, absl::FunctionRef<void(int n)> ops) {
+    static_cast<void>(part);
+    ops(rows);
+  }
   // out[t] = scale * table[token_ids[t]].
   virtual void GatherRows(const Weight& table, float scale, Rows out) = 0;
   // out[i] = x[sampled_rows[i]].

@@ -13,7 +13,8 @@ absl::Status Absent(int index) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t /*memory_bytes*/) {
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t /*memory_bytes*/,
+                                                         CudaGraphs /*graphs*/) {
   return Absent(index);
 }
 bool BuildHasCuda() { return false; }

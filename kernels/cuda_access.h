@@ -12,11 +12,15 @@
 // the build is missing. `index` counts the GPUs this process sees from 0.
 namespace sauva {
 
+// Whether parts of steps are recorded as CUDA graphs and replayed.
+enum class CudaGraphs { kOn, kOff };
+
 // `memory_bytes` is never exceeded; 0: what is free.
 // Errors: FAILED_PRECONDITION without CUDA in the build, without a driver or with one too
 // old, or for a GPU this build has no code for; NOT_FOUND for an index beyond the last GPU;
 // RESOURCE_EXHAUSTED for more memory than is free.
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memory_bytes);
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memory_bytes,
+                                                         CudaGraphs graphs = CudaGraphs::kOn);
 
 // Bytes of a GPU's memory that are free now, after this process took its context.
 // Errors: as MakeCudaBackend.

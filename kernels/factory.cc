@@ -4,7 +4,6 @@
 #include "base/status_macros.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/select.h"
-#include "kernels/cuda_access.h"
 
 namespace sauva {
 
@@ -20,7 +19,8 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuOptions& option
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
-                                                     int64_t device_memory_bytes) {
+                                                     int64_t device_memory_bytes,
+                                                     CudaGraphs graphs) {
   if (device == "reference") return MakeReferenceBackend();
   if (device == "cpu") return MakeCpuBackend({.threads = threads});
   for (const InstructionSet isa :
@@ -31,7 +31,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, 
   }
   if (IsCuda(device)) {
     ASSIGN_OR_RETURN(const int index, CudaIndex(device));
-    return MakeCudaBackend(index, device_memory_bytes);
+    return MakeCudaBackend(index, device_memory_bytes, graphs);
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "device ", device, ": cpu, cpu:scalar, cpu:avx2, cpu:avx512, reference or cuda:N expected"));

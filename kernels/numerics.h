@@ -47,4 +47,9 @@ constexpr float kNormalTailTerms[9] = {-0.029679522f, 0.1465458303f,   -0.260961
 constexpr float kGeluTanhTwice = 1.59576912161f;  // 2 sqrt(2 / pi)
 constexpr float kGeluTanhCubic = 0.044715f;
 
+// Sampling weighs the likeliest token 1; masses are whole numbers of 2^-40 of that, so that
+// any order of adding them up is exact. As many tokens as an int64 surely holds the sum of.
+constexpr float kMassOfOne = 0x1p40f;
+constexpr int kMostTokens = 1 << 22;
+
 }  // namespace sauva

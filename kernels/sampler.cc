@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "kernels/math.h"
+#include "kernels/numerics.h"
 #include "kernels/sampling.h"
 
 namespace sauva {
@@ -92,6 +93,9 @@ float WeightOf(float logit, float highest, float temperature) {
   return Exp((logit - highest) / temperature);
 }
 
+// 0 for a weight that is NaN.
+int64_t MassOf(float weight) { return weight > 0 ? static_cast<int64_t>(weight * kMassOfOne) : 0; }
+
 void WeighPlainly(const float* logits, float highest, float temperature, int64_t count,
                   float* weights) {
   for (int64_t i = 0; i < count; ++i) weights[i] = WeightOf(logits[i], highest, temperature);
@@ -104,7 +108,8 @@ struct Draft {
   float temperature = 1;
   SampleScratch& scratch;
 
-  double weight(int32_t token) const { return scratch.probability[static_cast<size_t>(token)]; }
+  float weight(int32_t token) const { return scratch.probability[static_cast<size_t>(token)]; }
+  int64_t mass(int32_t token) const { return MassOf(weight(token)); }
   Likelier likelier() const { return {logits}; }
 
   // Levels divide the logits below the highest; a token of a lower level is likelier. They
@@ -130,12 +135,12 @@ std::span<int32_t> AllTokens(const Draft& draft) {
   return tokens;
 }
 
-// The last token of the shortest prefix of `tokens`, likeliest first, whose weights reach
-// `wanted`; of all of them when they do not. The first `before` of it are known already.
-template <class W>
-int32_t LastOfPrefix(const Draft& draft, std::span<int32_t> tokens, double before, double wanted,
-                     const W& weight_of) {
-  double sum = before;
+// The last token of the shortest prefix of `tokens`, likeliest first, whose masses and
+// `before` reach `wanted`, as all of them do.
+template <class M>
+int32_t LastOfPrefix(const Draft& draft, std::span<int32_t> tokens, int64_t before, int64_t wanted,
+                     const M& mass_of) {
+  int64_t sum = before;
   size_t sorted = 0;
   for (size_t chunk = 64; sorted < tokens.size(); chunk *= 4) {
     const auto rest = tokens.subspan(sorted);
@@ -144,33 +149,31 @@ int32_t LastOfPrefix(const Draft& draft, std::span<int32_t> tokens, double befor
     if (count < rest.size()) std::nth_element(rest.begin(), middle, rest.end(), draft.likelier());
     std::sort(rest.begin(), middle, draft.likelier());
     for (const int32_t token : rest.first(count)) {
-      sum += weight_of(token);
+      sum += mass_of(token);
       if (sum >= wanted) return token;
     }
     sorted += count;
   }
-  return tokens.back();
+  Check(false, "the masses reach what is wanted of them");
+  return 0;
 }
 
-// Keeps of `tokens`, which ascend, the shortest prefix by rank whose weights reach `wanted`;
-// at least one. The kept ascend again.
-template <class W>
-std::span<int32_t> KeepPrefix(const Draft& draft, std::span<int32_t> tokens, double wanted,
-                              const W& weight_of) {
-  double sums[Draft::kLevels] = {};
-  for (const int32_t token : tokens) sums[draft.Level(token)] += weight_of(token);
+// Keeps of `tokens`, which ascend, the shortest prefix by rank whose masses reach `wanted`,
+// which is above 0 and not above all of them. The kept ascend again.
+template <class M>
+std::span<int32_t> KeepPrefix(const Draft& draft, std::span<int32_t> tokens, int64_t wanted,
+                              const M& mass_of) {
+  int64_t sums[Draft::kLevels] = {};
+  for (const int32_t token : tokens) sums[draft.Level(token)] += mass_of(token);
   int level = 0;
-  double before = 0;
-  while (level < Draft::kLevels - 1 && (sums[level] == 0 || before + sums[level] < wanted)) {
-    before += sums[level++];
-  }
+  int64_t before = 0;
+  while (level < Draft::kLevels - 1 && before + sums[level] < wanted) before += sums[level++];
   const std::span<int32_t> at_level = draft.scratch.level_tokens;
   size_t count = 0;
   for (const int32_t token : tokens) {
     if (draft.Level(token) == level) at_level[count++] = token;
   }
-  if (count == 0) return tokens;
-  const int32_t last = LastOfPrefix(draft, at_level.first(count), before, wanted, weight_of);
+  const int32_t last = LastOfPrefix(draft, at_level.first(count), before, wanted, mass_of);
   const auto after_last = [&](int32_t token) { return draft.likelier()(last, token); };
   const auto end = std::remove_if(tokens.begin(), tokens.end(), after_last);
   return tokens.first(static_cast<size_t>(end - tokens.begin()));
@@ -178,33 +181,32 @@ std::span<int32_t> KeepPrefix(const Draft& draft, std::span<int32_t> tokens, dou
 
 std::span<int32_t> KeepLikeliest(const Draft& draft, std::span<int32_t> tokens, size_t count) {
   if (count >= tokens.size()) return tokens;
-  return KeepPrefix(draft, tokens, static_cast<double>(count), [](int32_t) { return 1.0; });
+  return KeepPrefix(draft, tokens, static_cast<int64_t>(count), [](int32_t) { return int64_t{1}; });
 }
 
-double Mass(const Draft& draft, std::span<const int32_t> tokens) {
-  double mass = 0;
-  for (const int32_t token : tokens) mass += draft.weight(token);
+int64_t Mass(const Draft& draft, std::span<const int32_t> tokens) {
+  int64_t mass = 0;
+  for (const int32_t token : tokens) mass += draft.mass(token);
   return mass;
 }
 
 std::span<int32_t> KeepNucleus(const Draft& draft, std::span<int32_t> tokens, float top_p) {
-  const double wanted = static_cast<double>(top_p) * Mass(draft, tokens);
-  return KeepPrefix(draft, tokens, wanted, [&](int32_t token) { return draft.weight(token); });
+  const double share = top_p > 0 ? static_cast<double>(top_p) : 0;
+  const auto wanted = static_cast<int64_t>(share * static_cast<double>(Mass(draft, tokens)));
+  return KeepPrefix(draft, tokens, std::max<int64_t>(wanted, 1),
+                    [&](int32_t token) { return draft.mass(token); });
 }
 
 int32_t DrawFrom(const Draft& draft, std::span<const int32_t> tokens, const SampleRow& row) {
-  const double uniform = PhiloxUniform(row.seed, row.sample_index, row.position);
-  const double target = uniform * Mass(draft, tokens);
-  double mass = 0;
-  int32_t last = tokens.front();
+  const float uniform = PhiloxUniform(row.seed, row.sample_index, row.position);
+  const int64_t target = DrawTarget(Mass(draft, tokens), uniform);
+  int64_t mass = 0;
   for (const int32_t token : tokens) {
-    const double weight = draft.weight(token);
-    if (weight == 0) continue;
-    mass += weight;
-    last = token;
+    mass += draft.mass(token);
     if (mass > target) return token;
   }
-  return last;
+  Check(false, "what is drawn is less than all masses together");
+  return 0;
 }
 
 // Temperature, top-k, top-p, min-p, draw. Sums run over tokens in order of their ids.
@@ -236,7 +238,7 @@ void ReportLogprobs(std::span<const float> logits, int32_t best, const SampleRow
   const Draft draft{logits, logits[static_cast<size_t>(best)], 1, scratch};
   WeighAll(draft);
   std::span<int32_t> tokens = AllTokens(draft);
-  const double normalizer = static_cast<double>(draft.highest) + Log(Mass(draft, tokens));
+  const double normalizer = LogNormalizer(draft.highest, Mass(draft, tokens));
   const auto logprob = [&](int32_t token) {
     return static_cast<float>(logits[static_cast<size_t>(token)] - normalizer);
   };
@@ -254,7 +256,20 @@ SampleScratch::SampleScratch(int vocab_size)
       probability(static_cast<size_t>(vocab_size)),
       level_tokens(static_cast<size_t>(vocab_size)),
       counts(static_cast<size_t>(vocab_size)),
-      weigh(WeighPlainly) {}
+      weigh(WeighPlainly) {
+  Check(vocab_size <= kMostTokens, "the masses of a vocabulary add up in 63 bits");
+}
+
+int64_t DrawTarget(int64_t mass, float uniform) {
+  constexpr int kBits = 24;
+  constexpr int64_t kLowBits = (int64_t{1} << kBits) - 1;
+  const auto bits = static_cast<int64_t>(uniform * 0x1p24f);
+  return (mass >> kBits) * bits + (((mass & kLowBits) * bits) >> kBits);
+}
+
+double LogNormalizer(float highest, int64_t mass) {
+  return static_cast<double>(highest) + Log(static_cast<double>(mass) / double{kMassOfOne});
+}
 
 void SampleOne(std::span<float> logits, const SampleRow& row, SampleScratch& scratch,
                SampleResult& result) {

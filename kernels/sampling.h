@@ -24,8 +24,8 @@ struct SampleRow {
   float repetition_penalty = 1;
   float presence_penalty = 0;
   float frequency_penalty = 0;
-  std::span<const TokenBias> logit_bias;
-  std::span<const int32_t> tokens;  // all known: prompt, then completion
+  std::span<const TokenBias> logit_bias;  // kMaxTokenBiases at most; of one token they add up
+  std::span<const int32_t> tokens;        // all known: prompt, then completion
   int num_prompt_tokens = 0;
   uint64_t seed = 0;
   uint32_t sample_index = 0;
@@ -45,6 +45,15 @@ struct SampleResult {
 };
 
 inline constexpr int kMaxLogprobs = 20;
+inline constexpr int kMaxTokenBiases = 1024;
+
+// uniform * mass, rounded down; below `mass` where that is above 0. The token drawn is the
+// first by id at which the masses of the tokens so far are larger. `uniform` has 24 bits.
+int64_t DrawTarget(int64_t mass, float uniform);
+
+// What is subtracted from a logit to give its log-probability: `mass` is that of the whole
+// vocabulary at temperature 1, in the units of kernels/numerics.h.
+double LogNormalizer(float highest, int64_t mass);
 
 // A uniform number in [0, 1) with 24 random bits: the upper bits of the first output word.
 // The key is the seed; the counter is (position low, position high, sample index, 0).

@@ -10,7 +10,7 @@ namespace sauva {
 
 inline constexpr uint32_t kProtocolVersion = 1;
 // Raised whenever the same model, format and seed may give other tokens than before.
-inline constexpr uint32_t kNumericsVersion = 2;
+inline constexpr uint32_t kNumericsVersion = 3;
 
 struct ModelRef {
   std::string name;

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "kernels/cuda_access.h"
 #include "model/model.h"
 #include "net/tls.h"
 #include "worker/nccl_end.h"
@@ -16,6 +17,7 @@ struct ModelStoreOptions {
   std::string device = "cpu";  // as MakeBackend takes it
   int threads = 0;
   uint64_t memory_bytes = 0;  // for weights, scratch and KV cache
+  CudaGraphs cuda_graphs = CudaGraphs::kOn;
   // To receive weights from other workers with; must outlive the store. Null: none are.
   const NcclSetup* nccl = nullptr;
   TlsOptions tls;

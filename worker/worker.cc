@@ -140,6 +140,7 @@ Worker::Parts::Parts(const WorkerConfig& config_in, ProcessHealth& health_in)
              .device = config.device,
              .threads = config.threads,
              .memory_bytes = config.memory_bytes,
+             .cuda_graphs = config.cuda_graphs,
              .nccl = &nccl,
              .tls = config.tls}),
       loop(config.session, [this](WorkerEffect& effect) { Apply(effect); }),

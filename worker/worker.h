@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/metrics.h"
+#include "kernels/cuda_access.h"
 #include "net/process_health.h"
 #include "net/tls.h"
 #include "worker/worker_session.h"
@@ -22,6 +23,7 @@ struct WorkerConfig {
   std::string device = "cpu";
   std::string worker_id;  // empty: made of host and process
   uint64_t memory_bytes = 0;
+  CudaGraphs cuda_graphs = CudaGraphs::kOn;
   std::string nccl_library;  // name or path; empty: the loader's, and none on the host
   std::string nccl_host_id;  // NCCL_HOSTID, which lets ranks share a GPU; empty: they may not
   int threads = 0;           // 0: the cores this process may use

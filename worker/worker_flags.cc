@@ -55,6 +55,10 @@ WorkerFlags::WorkerFlags(CLI::App& app) {
       "--memory", memory_,
       "bytes for weights, scratch and KV cache, as in 2GiB; of a GPU, its context counts "
       "too; default: 80 % of what is available");
+  app.add_option("--cuda-graphs", cuda_graphs_,
+                 "on: what a GPU does in a decode step is recorded and replayed; off: it is not")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->capture_default_str();
   app.add_option("--nccl-library", config_.nccl_library,
                  "path of libnccl.so.2, as in a Python wheel; default: as the loader finds it");
   app.add_option("--nccl-host-id", config_.nccl_host_id,
@@ -89,6 +93,7 @@ absl::StatusOr<WorkerConfig> WorkerFlags::Config() const {
   if (config.model_dir.empty()) {
     return absl::InvalidArgumentError("--model-dir or --model is required");
   }
+  config.cuda_graphs = cuda_graphs_ == "on" ? CudaGraphs::kOn : CudaGraphs::kOff;
   ASSIGN_OR_RETURN(config.memory_bytes, MemoryBudget(config.device, memory_));
   ASSIGN_OR_RETURN(config.session.head.step_timeout, ParseWait("--step-timeout", step_timeout_));
   ASSIGN_OR_RETURN(config.drain_timeout, ParseWait("--drain-timeout", drain_timeout_));

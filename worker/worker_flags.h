@@ -20,6 +20,7 @@ class WorkerFlags {
   WorkerConfig config_;
   std::string model_;
   std::string memory_;
+  std::string cuda_graphs_ = "on";
   std::string step_timeout_ = "10s";
   std::string drain_timeout_ = "30s";
 };

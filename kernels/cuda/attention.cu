@@ -81,6 +81,7 @@ __device__ __forceinline__ float Rescale(float from, float to) {
 __device__ bool FindTile(const AttentionLaunch& args, const Tiles& tiles, Tile& tile) {
   tile.token = static_cast<int>(blockIdx.x);
   const int sequence = args.step.sequence_rows[tile.token];
+  if (sequence < 0) return false;  // padding
   const int first = args.step.first_tokens[sequence];
   if ((tile.token - first) % tiles.tokens != 0) return false;
   const int left = args.step.first_tokens[sequence + 1] - tile.token;

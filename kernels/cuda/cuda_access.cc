@@ -7,9 +7,10 @@
 
 namespace sauva {
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memory_bytes) {
+absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memory_bytes,
+                                                         CudaGraphs graphs) {
   ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, memory_bytes));
-  return std::make_unique<cuda::CudaBackend>(std::move(device));
+  return std::make_unique<cuda::CudaBackend>(std::move(device), graphs);
 }
 
 bool BuildHasCuda() { return true; }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/cuda/buckets.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/host_rope.h"
 #include "kernels/kv_shape.h"
@@ -47,12 +48,6 @@ Nf4Values Nf4ValuesForKernels() {
   return table;
 }
 
-// Whether nothing but the order of the logits as they come decides.
-bool TakesTheLikeliest(const SampleRow& row) {
-  return !(row.temperature > 0) && row.repetition_penalty == 1 && row.presence_penalty == 0 &&
-         row.frequency_penalty == 0 && row.logit_bias.empty() && row.num_logprobs <= 0;
-}
-
 class CudaBuffer : public Buffer {
  public:
   explicit CudaBuffer(DeviceMemory memory) : memory_(std::move(memory)) {}
@@ -89,7 +84,8 @@ class CudaRopeTable : public RopeTable {
 
 }  // namespace
 
-CudaBackend::CudaBackend(std::unique_ptr<Device> device) : device_(std::move(device)) {}
+CudaBackend::CudaBackend(std::unique_ptr<Device> device, CudaGraphs graphs)
+    : device_(std::move(device)), wanted_graphs_(graphs) {}
 
 std::string CudaBackend::backend_class() const {
   return absl::StrCat("cuda-sm", device_->facts().compute_capability);
@@ -112,6 +108,7 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::PrepareWeight(const WeightS
 
 absl::StatusOr<std::unique_ptr<KvCache>> CudaBackend::AllocateKv(const KvShape& shape) {
   RETURN_IF_ERROR(ValidateKvShape(shape));
+  graphs_.Forget();  // the cache that they write is replaced
   if (shape.dtype == DType::kI8) {
     return absl::UnimplementedError(
         "a KV cache of int8; the CUDA backend has f32 and f16 (--kv-type)");
@@ -164,8 +161,7 @@ absl::Status CudaBackend::Reserve(const StepLimits& limits, int64_t max_columns,
   RETURN_IF_ERROR(step_.Reserve(*device_, limits));
   max_columns_ = max_columns;
   RETURN_IF_ERROR(ReserveQuantized());
-  const int64_t spans =
-      int64_t{limits.max_blocks_per_sequence} * kAttentionBlock / kAttentionSpan + 1;
+  const int64_t spans = step_.max_spans();
   const int64_t split_rows = std::min(limits.max_tokens, kMostSplitRows);
   // A head has at least 16 numbers in any model known, and two more floats.
   const int64_t partial_bytes = split_rows * spans * max_columns * 9 / 8 * int64_t{sizeof(float)};
@@ -173,17 +169,22 @@ absl::Status CudaBackend::Reserve(const StepLimits& limits, int64_t max_columns,
     ASSIGN_OR_RETURN(partials_,
                      DeviceMemory::Allocate(*device_, std::min(partial_bytes, kMostPartialBytes)));
   }
-  return ReserveSampling(limits.max_sequences, vocab_size);
+  RETURN_IF_ERROR(sampler_.Reserve(*device_, limits.max_sequences, vocab_size));
+  if (wanted_graphs_ == CudaGraphs::kOff) return absl::OkStatus();
+  const absl::Status graphs = graphs_.Reserve(*device_, {.max_decode_rows = step_.max_decode_rows(),
+                                                         .max_sampled_rows = limits.max_sequences,
+                                                         .max_spans = step_.max_spans()});
+  if (!graphs.ok()) LogNoStepGraphs(graphs);
+  return absl::OkStatus();
 }
 
-absl::Status CudaBackend::ReserveSampling(int max_sequences, int vocab_size) {
-  const int64_t token_bytes = int64_t{max_sequences} * int64_t{sizeof(int32_t)};
-  ASSIGN_OR_RETURN(likeliest_, DeviceMemory::Allocate(*device_, token_bytes));
-  ASSIGN_OR_RETURN(tokens_, PinnedMemory::Allocate(*device_, token_bytes));
-  ASSIGN_OR_RETURN(logits_, PinnedMemory::Allocate(*device_, int64_t{max_sequences} * vocab_size *
-                                                                 int64_t{sizeof(float)}));
-  sample_scratch_.emplace(vocab_size);
-  return absl::OkStatus();
+void CudaBackend::RunPart(StepPart part, int rows, absl::FunctionRef<void(int n)> ops) {
+  const bool layers = part == StepPart::kLayers;
+  if (!graphs_.on() || rows == 0 || (layers && !step_.decode_only())) return ops(rows);
+  const int bucket =
+      BucketOf(rows, layers ? step_.max_decode_rows() : step_.limits().max_sequences);
+  graphs_.Run({.part = part, .rows = bucket, .spans = layers ? step_.num_spans() : 1},
+              [&] { ops(bucket); });
 }
 
 void CudaBackend::GatherRows(const Weight& table, float scale, Rows out) {
@@ -303,28 +304,7 @@ void CudaBackend::Add(Rows x, Rows y) { LaunchAdd(View(x), View(y), device_->str
 
 void CudaBackend::Sample(Rows logits, std::span<const SampleRow> rows,
                          std::span<SampleResult> results) {
-  Check(static_cast<int>(rows.size()) <= step_.limits().max_sequences, "one sample a sequence");
-  if (std::ranges::all_of(rows, TakesTheLikeliest)) {
-    LaunchLikeliest(View(logits.First(static_cast<int>(rows.size()))), likeliest_.as<int32_t>(),
-                    device_->stream());
-    device_->CopyToHost({.to = tokens_.as<int32_t>(),
-                         .from = likeliest_.data(),
-                         .row_bytes = static_cast<int64_t>(rows.size() * sizeof(int32_t)),
-                         .rows = 1});
-    device_->Wait();
-    for (size_t i = 0; i < rows.size(); ++i) {
-      results[i].token = tokens_.as<int32_t>()[i];
-      results[i].logprob = 0;
-      results[i].top.clear();
-    }
-    return;
-  }
-  auto* host = logits_.as<float>();
-  CopyToHost(logits.First(static_cast<int>(rows.size())), host);
-  const auto columns = static_cast<size_t>(logits.columns);
-  for (size_t i = 0; i < rows.size(); ++i, host += columns) {
-    SampleOne({host, columns}, rows[i], *sample_scratch_, results[i]);
-  }
+  sampler_.Sample(View(logits), rows, results);
 }
 
 void CudaBackend::CopyToHost(Rows from, float* to) {

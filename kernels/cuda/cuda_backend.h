@@ -1,28 +1,29 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/cuda_sampler.h"
 #include "kernels/cuda/cuda_step.h"
 #include "kernels/cuda/cuda_weight.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/quantized_rows.h"
+#include "kernels/cuda/step_graphs.h"
+#include "kernels/cuda_access.h"
 
 namespace sauva::cuda {
 
 // The ops as kernels queued on one stream of one GPU, in the order of the numerics contract:
 // a sum is added up as on the host, whatever the tile. Only Sample and the copies to the host
-// wait for the device: for token ids where every row takes its likeliest one, else for the
-// logits, from which the host's sampler draws.
+// wait for the device. Parts of decode steps are recorded and replayed (step_graphs.h).
 // Thread: one step thread.
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(std::unique_ptr<Device> device);
+  explicit CudaBackend(std::unique_ptr<Device> device, CudaGraphs graphs = CudaGraphs::kOn);
 
   std::string backend_class() const override;
   int64_t used_bytes() const override { return device_->used_bytes(); }
@@ -35,6 +36,7 @@ class CudaBackend : public Backend {
   absl::Status Reserve(const StepLimits& limits, int64_t max_columns, int vocab_size) override;
 
   void UploadStep(const StepTable& step) override { step_.Upload(step); }
+  void RunPart(StepPart part, int rows, absl::FunctionRef<void(int n)> ops) override;
   void GatherRows(const Weight& table, float scale, Rows out) override;
   void SelectSampledRows(Rows x, Rows out) override;
   void Norm(const NormArgs& args) override;
@@ -50,8 +52,6 @@ class CudaBackend : public Backend {
   void CopyFromHost(const float* from, Rows to) override;
 
  private:
-  // Errors: RESOURCE_EXHAUSTED.
-  absl::Status ReserveSampling(int max_sequences, int vocab_size);
   // What matrices of codes need beside them, once there are such and limits are known.
   absl::Status ReserveQuantized();
 
@@ -63,10 +63,9 @@ class CudaBackend : public Backend {
   DeviceMemory codes_, facts_, outliers_, num_outliers_;
   QuantizedRows quantized_;  // of the matmul being queued
   DeviceMemory partials_;    // of attention
-  PinnedMemory logits_;      // [max_sequences, vocab_size]
-  DeviceMemory likeliest_;   // [max_sequences]
-  PinnedMemory tokens_;      // the same on the host
-  std::optional<SampleScratch> sample_scratch_;
+  CudaSampler sampler_;
+  const CudaGraphs wanted_graphs_;
+  StepGraphs graphs_;
 };
 
 }  // namespace sauva::cuda

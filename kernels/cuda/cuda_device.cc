@@ -21,6 +21,21 @@ std::string Text(cudaError_t error) {
   return absl::StrCat(cudaGetErrorName(error), " (", cudaGetErrorString(error), ")");
 }
 
+class CudaRecording : public Recording {
+ public:
+  explicit CudaRecording(cudaGraphExec_t executable) : executable_(executable) {}
+  ~CudaRecording() override { cudaGraphExecDestroy(executable_); }
+  cudaGraphExec_t executable() const { return executable_; }
+
+ private:
+  const cudaGraphExec_t executable_;
+};
+
+absl::Status NotRecorded(cudaError_t error, const char* call) {
+  cudaGetLastError();  // it is told, so it is over
+  return absl::InternalError(absl::StrCat(call, ": ", Text(error)));
+}
+
 class CudaDevice : public Device {
  public:
   CudaDevice(int64_t budget_bytes, DeviceFacts facts, cudaStream_t stream)
@@ -43,12 +58,38 @@ class CudaDevice : public Device {
 
   void CopyToDevice(const RowCopy& copy) override { Copy(copy, cudaMemcpyHostToDevice); }
   void CopyToHost(const RowCopy& copy) override { Copy(copy, cudaMemcpyDeviceToHost); }
-  void Wait() override {
+
+  // Other threads of the process may use the device meanwhile, so the capture is this thread's.
+  absl::Status BeginRecording() override {
     Must(cudaGetLastError(), "a kernel launch");
-    Must(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+    const cudaError_t error = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+    return error == cudaSuccess ? absl::OkStatus() : NotRecorded(error, "cudaStreamBeginCapture");
+  }
+  absl::StatusOr<std::unique_ptr<Recording>> EndRecording() override {
+    const cudaError_t launched = cudaGetLastError();
+    cudaGraph_t graph = nullptr;
+    cudaError_t error = cudaStreamEndCapture(stream_, &graph);
+    if (error != cudaSuccess) return NotRecorded(error, "cudaStreamEndCapture");
+    if (launched != cudaSuccess) {
+      cudaGraphDestroy(graph);
+      return NotRecorded(launched, "a kernel launch that was recorded");
+    }
+    cudaGraphExec_t executable = nullptr;
+    error = cudaGraphInstantiate(&executable, graph, 0);
+    cudaGraphDestroy(graph);
+    if (error != cudaSuccess) return NotRecorded(error, "cudaGraphInstantiate");
+    return std::make_unique<CudaRecording>(executable);
+  }
+  void Replay(Recording& recording) override {
+    Must(cudaGraphLaunch(static_cast<CudaRecording&>(recording).executable(), stream_),
+         "cudaGraphLaunch");
   }
 
  private:
+  void WaitForStream() override {
+    Must(cudaGetLastError(), "a kernel launch");
+    Must(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  }
   absl::StatusOr<void*> AllocateOnDevice(int64_t bytes) override {
     void* memory = nullptr;
     const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(bytes));

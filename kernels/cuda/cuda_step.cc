@@ -4,6 +4,7 @@
 
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/cuda/buckets.h"
 #include "kernels/numerics.h"
 
 namespace sauva::cuda {
@@ -34,14 +35,20 @@ absl::Status CudaStep::Reserve(Device& device, const StepLimits& limits) {
   return absl::OkStatus();
 }
 
-void CudaStep::Copy(std::span<const int32_t> from, const int32_t* to) {
+int CudaStep::max_spans() const {
+  return limits_.max_blocks_per_sequence * kAttentionBlock / kAttentionSpan + 1;
+}
+
+void CudaStep::Copy(std::span<const int32_t> from, const int32_t* to, Padding padding) {
   if (from.empty()) return;
   const int64_t offset = to - memory_.as<int32_t>();
   int32_t* staged = pinned_[static_cast<size_t>(turn_)].as<int32_t>() + offset;
+  const int64_t size = std::max(static_cast<int64_t>(from.size()), int64_t{padding.size});
   std::copy(from.begin(), from.end(), staged);
+  std::fill(staged + from.size(), staged + size, padding.value);
   device_->CopyToDevice({.to = memory_.as<int32_t>() + offset,
                          .from = staged,
-                         .row_bytes = static_cast<int64_t>(from.size_bytes()),
+                         .row_bytes = size * int64_t{sizeof(int32_t)},
                          .rows = 1});
 }
 
@@ -59,24 +66,31 @@ void CudaStep::Upload(const StepTable& step) {
             step.first_tokens.back() == static_cast<int32_t>(step.positions.size()),
         "first_tokens spans the step's tokens");
   Check(step.block_tables.size() == block_tables_.size(), "a step has every KV group");
-  // The pinned side of this turn was copied two steps ago; a device may be that far behind
-  // only when nobody asked for a result in between.
+  // The pinned side of this turn was copied two steps ago; the device may be that far behind
+  // only when nobody has waited for it since.
   turn_ = 1 - turn_;
-  if (turn_ == 0) device_->Wait();
-  Copy(step.token_ids, view_.token_ids);
-  Copy(step.positions, view_.positions);
-  Copy(step.sequence_rows, view_.sequence_rows);
-  Copy(step.first_tokens, view_.first_tokens);
-  Copy(step.sampled_rows, view_.sampled_rows);
+  const auto turn = static_cast<size_t>(turn_);
+  if (waits_before_[turn] == device_->num_waits()) device_->Wait();
+  waits_before_[turn] = device_->num_waits();
+
+  decode_only_ = step.positions.size() + 1 <= step.first_tokens.size();
+  const int tokens = static_cast<int>(step.positions.size());
+  const int rows = decode_only_ ? BucketOf(tokens, max_decode_rows()) : tokens;
+  Copy(step.token_ids, view_.token_ids, {.size = rows});
+  Copy(step.positions, view_.positions, {.size = rows});
+  Copy(step.sequence_rows, view_.sequence_rows, {.size = rows, .value = -1});
+  Copy(step.first_tokens, view_.first_tokens, {});
+  Copy(step.sampled_rows, view_.sampled_rows,
+       {.size = BucketOf(static_cast<int>(step.sampled_rows.size()), limits_.max_sequences)});
   for (size_t group = 0; group < block_tables_.size(); ++group) {
     within(step.block_tables[group],
            int64_t{limits_.max_sequences} * limits_.max_blocks_per_sequence);
-    Copy(step.block_tables[group], block_tables_[group]);
+    Copy(step.block_tables[group], block_tables_[group], {});
   }
   int32_t highest = 0;
   for (const int32_t position : step.positions) highest = std::max(highest, position);
   num_spans_ = highest / kAttentionSpan + 1;
-  decode_only_ = step.positions.size() + 1 <= step.first_tokens.size();
+  if (decode_only_) num_spans_ = BucketOf(num_spans_, max_spans());
 }
 
 }  // namespace sauva::cuda

@@ -9,14 +9,23 @@ absl::StatusOr<void*> Device::Allocate(int64_t bytes) {
   if (bytes <= 0) {
     return absl::InvalidArgumentError(absl::StrCat(bytes, " bytes of device memory asked for"));
   }
-  if (bytes > budget_bytes_ - used_bytes_) {
-    return absl::ResourceExhaustedError(absl::StrCat(bytes, " bytes of device memory asked for; ",
-                                                     used_bytes_, " of a budget of ", budget_bytes_,
-                                                     " are taken"));
-  }
+  RETURN_IF_ERROR(CheckLeft(bytes));
   ASSIGN_OR_RETURN(void* const memory, AllocateOnDevice(bytes));
   used_bytes_ += bytes;
   return memory;
+}
+
+absl::Status Device::SetAside(int64_t bytes) {
+  RETURN_IF_ERROR(CheckLeft(bytes));
+  used_bytes_ += bytes;
+  return absl::OkStatus();
+}
+
+absl::Status Device::CheckLeft(int64_t bytes) const {
+  if (bytes <= budget_bytes_ - used_bytes_) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(bytes, " bytes of device memory asked for; ",
+                                                   used_bytes_, " of a budget of ", budget_bytes_,
+                                                   " are taken"));
 }
 
 void Device::Free(void* memory, int64_t bytes) {

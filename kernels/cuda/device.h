@@ -29,6 +29,12 @@ struct RowCopy {
   int64_t rows = 0;
 };
 
+// Queued work that was recorded to be repeated. Opaque; the device must outlive it.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
+
 // A GPU with one stream, in which everything queued runs in order, and a budget of its
 // memory. No CUDA type in sight: the tests have another implementation, on the host.
 // Errors of the device that come after a call was queued end the process (device_lost.h).
@@ -46,6 +52,9 @@ class Device {
   // what the device says.
   absl::StatusOr<void*> Allocate(int64_t bytes);
   void Free(void* memory, int64_t bytes);
+  // Counts bytes that the device takes by itself for what is asked of it.
+  // Errors: RESOURCE_EXHAUSTED as those of Allocate.
+  absl::Status SetAside(int64_t bytes);
   int64_t used_bytes() const { return used_bytes_; }
   int64_t budget_bytes() const { return budget_bytes_; }
 
@@ -58,14 +67,28 @@ class Device {
   virtual void CopyToDevice(const RowCopy& copy) = 0;
   virtual void CopyToHost(const RowCopy& copy) = 0;
   // Returns when all that was queued is done.
-  virtual void Wait() = 0;
+  void Wait() {
+    ++num_waits_;
+    WaitForStream();
+  }
+  int64_t num_waits() const { return num_waits_; }
+
+  // From BeginRecording to EndRecording what is queued is recorded with the arguments it has
+  // now, not run; nothing is waited for meanwhile. Replay queues all of it again.
+  // Errors: what the device says; then nothing is recorded and it goes on as before.
+  virtual absl::Status BeginRecording() = 0;
+  virtual absl::StatusOr<std::unique_ptr<Recording>> EndRecording() = 0;
+  virtual void Replay(Recording& recording) = 0;
 
  private:
+  virtual void WaitForStream() = 0;
   virtual absl::StatusOr<void*> AllocateOnDevice(int64_t bytes) = 0;
   virtual void FreeOnDevice(void* memory) = 0;
+  absl::Status CheckLeft(int64_t bytes) const;
 
   const int64_t budget_bytes_;
   int64_t used_bytes_ = 0;
+  int64_t num_waits_ = 0;
 };
 
 // GPU number `index` of those this process sees. `budget_bytes`: 0 takes what is free.

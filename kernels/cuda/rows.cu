@@ -97,35 +97,6 @@ __global__ void Rope(RopeLaunch args) {
   }
 }
 
-struct Candidate {
-  float logit;
-  int32_t token;  // beyond all tokens while there is none
-};
-
-__device__ __forceinline__ bool Likelier(const Candidate& a, const Candidate& b) {
-  return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
-}
-
-__global__ void Likeliest(RowsView logits, int32_t* tokens) {
-  constexpr int32_t kNone = 0x7fffffff;
-  const float infinity = FloatOf(0x7f800000u);
-  auto* best_of = reinterpret_cast<Candidate*>(DynamicShared());
-  const float* row = logits.data + static_cast<int64_t>(blockIdx.x) * logits.stride;
-  const int thread = static_cast<int>(threadIdx.x);
-  Candidate best = {-infinity, kNone};
-  for (int i = FirstColumn(); i < logits.columns; i += ColumnStep()) {
-    if (row[i] > best.logit && row[i] < infinity) best = {row[i], i};
-  }
-  best_of[thread] = best;
-  for (int width = kRowThreads / 2; width > 0; width /= 2) {
-    SyncThreads();
-    if (thread < width && Likelier(best_of[thread + width], best_of[thread])) {
-      best_of[thread] = best_of[thread + width];
-    }
-  }
-  if (thread == 0) tokens[blockIdx.x] = best_of[0].token == kNone ? 0 : best_of[0].token;
-}
-
 LaunchShape PerRow(int rows, void* stream) {
   return {.grid = {static_cast<unsigned>(rows), 1, 1}, .threads = kRowThreads, .stream = stream};
 }
@@ -146,13 +117,6 @@ void LaunchAdd(const RowsView& x, const RowsView& y, void* stream) {
 
 void LaunchSelectRows(const RowsView& x, const int32_t* rows, const RowsView& out, void* stream) {
   if (out.rows > 0) Launch(SelectRows, PerRow(out.rows, stream), x, rows, out);
-}
-
-void LaunchLikeliest(const RowsView& logits, int32_t* tokens, void* stream) {
-  if (logits.rows == 0) return;
-  LaunchShape shape = PerRow(logits.rows, stream);
-  shape.shared_bytes = kRowThreads * static_cast<int>(sizeof(Candidate));
-  Launch(Likeliest, shape, logits, tokens);
 }
 
 void LaunchActivation(const ActivationLaunch& args, void* stream) {

@@ -22,10 +22,6 @@ void LaunchAdd(const RowsView& x, const RowsView& y, void* stream);
 // out[i] = x[rows[i]].
 void LaunchSelectRows(const RowsView& x, const int32_t* rows, const RowsView& out, void* stream);
 
-// tokens[i] = the column of the largest finite number of logits[i], the first of equal ones; 0
-// when none is finite.
-void LaunchLikeliest(const RowsView& logits, int32_t* tokens, void* stream);
-
 enum class Gate { kSilu, kGelu, kGeluTanh, kRelu };
 struct ActivationLaunch {
   Gate kind = Gate::kSilu;

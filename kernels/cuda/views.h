@@ -18,7 +18,7 @@ struct RowsView {
 struct StepView {
   const int32_t* token_ids = nullptr;      // [tokens]
   const int32_t* positions = nullptr;      // [tokens]
-  const int32_t* sequence_rows = nullptr;  // [tokens]
+  const int32_t* sequence_rows = nullptr;  // [tokens]; -1: a row that stands for no token
   const int32_t* first_tokens = nullptr;   // [sequences + 1]
   const int32_t* sampled_rows = nullptr;   // [sampled]
 };

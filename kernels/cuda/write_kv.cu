@@ -13,6 +13,7 @@ __global__ void WriteKv(WriteKvLaunch args) {
   const int64_t token = blockIdx.x;
   const int position = args.step.positions[token];
   const int64_t sequence = args.step.sequence_rows[token];
+  if (sequence < 0) return;  // padding
   const int64_t block =
       args.blocks.ids[sequence * args.blocks.max_blocks + position / kAttentionBlock];
   const int dim = args.cache.head_dim;

@@ -84,6 +84,14 @@ TEST_F(LaunchPlanTest, RefusesFewerWorkersThanTheShapeNeeds) {
   EXPECT_THAT(Error(), HasSubstr("2 workers cannot hold --stages 3"));
 }
 
+TEST_F(LaunchPlanTest, TellsEveryWorkerWhetherStepsAreRecorded) {
+  options_.num_workers = 2;
+  EXPECT_EQ(ValueOf(Plan()->workers[1], "--cuda-graphs"), "on");
+  options_.cuda_graphs = "off";
+  EXPECT_EQ(ValueOf(Plan()->workers[0], "--cuda-graphs"), "off");
+  EXPECT_EQ(ValueOf(Plan()->workers[1], "--cuda-graphs"), "off");
+}
+
 TEST_F(LaunchPlanTest, TellsEveryWorkerHowLongAStepMayTake) {
   options_.num_workers = 2;
   EXPECT_EQ(ValueOf(Plan()->workers[1], "--step-timeout"), "10s");

@@ -109,7 +109,7 @@ TEST(CoordinatorTest, OtherProtocolAndNumericsVersionsAreRefusedNamingBoth) {
   EXPECT_THAT(refuse(2).message(), HasSubstr("protocol version 9, this coordinator 1"));
   hello.protocol_version = kProtocolVersion;
   hello.numerics_version = 7;
-  EXPECT_THAT(refuse(3).message(), HasSubstr("numerics version 7, this coordinator 2"));
+  EXPECT_THAT(refuse(3).message(), HasSubstr("numerics version 7, this coordinator 3"));
   hello.numerics_version = kNumericsVersion;
   hello.worker_id.clear();
   EXPECT_EQ(refuse(4).code(), absl::StatusCode::kInvalidArgument);

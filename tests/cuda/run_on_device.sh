@@ -12,7 +12,7 @@ set -euo pipefail
 readonly MOST_BYTES=$((64 << 20))
 readonly BINARIES=(sauva sauva-coordinator sauva-gateway sauva-worker)
 readonly TESTS=(cuda_device_backend_equality_test cuda_device_quantized_equality_test
-  cuda_device_attention_test)
+  cuda_device_attention_test cuda_device_sampler_equality_test)
 
 pack() {
   local out root folder
@@ -147,6 +147,8 @@ run() {
   fi
   check "10 x 64 greedy tokens as on the CPU, 2 workers, gRPC" 90 bash -euo pipefail -c \
     'same_answers "$@"' _ "${two[@]}"
+  check "the same, no step graphs" 60 bash -euo pipefail -c \
+    'same_answers "$@"' _ "${two[@]}" --cuda-graphs off
   check "the same, int8" 60 bash -euo pipefail -c \
     'answers cpu.txt --stages 2 --weights int8 && answers gpu.txt --stages 2 --weights int8 "$@" &&
      cmp cpu.txt gpu.txt' _ "${two[@]}"

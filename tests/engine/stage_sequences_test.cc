@@ -172,6 +172,8 @@ TEST_F(StageSequencesTest, RefusesOpeningsNoHeadSends) {
   refused("logit_bias", [](OpenSequence& open) { open.sampling.logit_bias = {{-1, 1.0f}}; });
   refused("logit_bias", [](OpenSequence& open) { open.sampling.logit_bias = {{100, 1.0f}}; });
   refused("logit_bias", [&](OpenSequence& open) { open.sampling.logit_bias = {{1, nan}}; });
+  refused("1025 entries of logit_bias",
+          [](OpenSequence& open) { open.sampling.logit_bias.resize(1025); });
 }
 
 TEST_F(StageSequencesTest, KnowsABoundedNumberOfSequences) {

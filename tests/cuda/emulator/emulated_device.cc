@@ -2,27 +2,66 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "tests/cuda/emulator/emulator.h"
 
 namespace sauva::cuda {
 namespace {
 
 constexpr int64_t kAlignment = 256;
+int64_t num_replays = 0;
+
+class EmulatedRecording : public Recording {
+ public:
+  explicit EmulatedRecording(std::vector<std::function<void()>> work) : work_(std::move(work)) {}
+  void Replay() const {
+    for (const auto& call : work_) call();
+  }
+
+ private:
+  const std::vector<std::function<void()>> work_;
+};
 
 class EmulatedDevice : public Device {
  public:
-  using Device::Device;
+  EmulatedDevice(int64_t budget_bytes, Recordings recordings)
+      : Device(budget_bytes), recordings_(recordings) {}
 
   const DeviceFacts& facts() const override { return facts_; }
-  void* stream() override { return nullptr; }
+  void* stream() override { return &stream_; }
 
   absl::StatusOr<void*> AllocatePinned(int64_t bytes) override { return AllocateOnDevice(bytes); }
   void FreePinned(void* memory) override { std::free(memory); }
-  void CopyToDevice(const RowCopy& copy) override { Copy(copy); }
-  void CopyToHost(const RowCopy& copy) override { Copy(copy); }
-  void Wait() override {}
+  void CopyToDevice(const RowCopy& copy) override { Queue(copy); }
+  void CopyToHost(const RowCopy& copy) override { Queue(copy); }
+
+  absl::Status BeginRecording() override {
+    Check(!stream_.records, "one recording at a time");
+    stream_.records = true;
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<Recording>> EndRecording() override {
+    Check(stream_.records, "a recording begins before it ends");
+    stream_.records = false;
+    auto work = std::exchange(stream_.recorded, {});
+    if (recordings_ == Recordings::kRefused) return absl::InternalError("recordings are refused");
+    return std::make_unique<EmulatedRecording>(std::move(work));
+  }
+  void Replay(Recording& recording) override {
+    ++num_replays;
+    static_cast<EmulatedRecording&>(recording).Replay();
+  }
 
  private:
+  void WaitForStream() override {
+    Check(!stream_.records, "nothing is waited for while the stream records");
+  }
   absl::StatusOr<void*> AllocateOnDevice(int64_t bytes) override {
+    Check(!stream_.records, "nothing is allocated while the stream records");
     // Not rounded up, so that an address sanitizer sees the end of each allocation.
     void* memory = nullptr;
     if (posix_memalign(&memory, kAlignment, static_cast<size_t>(bytes)) != 0) {
@@ -32,6 +71,13 @@ class EmulatedDevice : public Device {
   }
   void FreeOnDevice(void* memory) override { std::free(memory); }
 
+  void Queue(const RowCopy& copy) {
+    if (stream_.records) {
+      stream_.recorded.push_back([copy] { Copy(copy); });
+    } else {
+      Copy(copy);
+    }
+  }
   static void Copy(const RowCopy& copy) {
     auto* to = static_cast<std::byte*>(copy.to);
     const auto* from = static_cast<const std::byte*>(copy.from);
@@ -42,12 +88,16 @@ class EmulatedDevice : public Device {
   }
 
   const DeviceFacts facts_ = {.name = "host emulator", .compute_capability = 0};
+  const Recordings recordings_;
+  emulator::Stream stream_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> MakeEmulatedDevice(int64_t budget_bytes) {
-  return std::make_unique<EmulatedDevice>(budget_bytes);
+std::unique_ptr<Device> MakeEmulatedDevice(int64_t budget_bytes, Recordings recordings) {
+  return std::make_unique<EmulatedDevice>(budget_bytes, recordings);
 }
+
+int64_t NumReplays() { return num_replays; }
 
 }  // namespace sauva::cuda

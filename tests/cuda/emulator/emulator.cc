@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -42,7 +43,8 @@ struct Thread {
 struct Block {
   std::vector<std::unique_ptr<Thread>> threads = std::vector<std::unique_ptr<Thread>>(kMaxThreads);
   std::array<Warp, kMaxThreads / kWarp> warps;
-  std::vector<unsigned char> shared;
+  std::map<int, std::vector<unsigned char>> shared_by_size;  // each has an exact end
+  std::vector<unsigned char>* shared = nullptr;
   std::vector<int> order;
   Meeting barrier;
   int num_threads = 0;
@@ -101,8 +103,8 @@ void RunThreads(Block& block) {
   Check(block.barrier.arrived == 0, "no thread of a block ends while others wait at a barrier");
 }
 
-void RunBlock(Block& block, const std::function<void()>& kernel) {
-  std::fill(block.shared.begin(), block.shared.end(), static_cast<unsigned char>(0xff));
+void RunBlock(Block& block, absl::FunctionRef<void()> kernel) {
+  std::fill(block.shared->begin(), block.shared->end(), static_cast<unsigned char>(0xff));
   for (int i = 0; i < block.num_threads; ++i) {
     std::unique_ptr<Thread>& thread = block.threads[static_cast<size_t>(i)];
     if (thread == nullptr) thread = std::make_unique<Thread>();
@@ -114,14 +116,15 @@ void RunBlock(Block& block, const std::function<void()>& kernel) {
 }  // namespace
 
 void RunGrid(const Dimensions& grid, int threads, int shared_bytes,
-             const std::function<void()>& kernel) {
+             absl::FunctionRef<void()> kernel) {
   Check(threads > 0 && threads <= kMaxThreads && threads % kWarp == 0, "blocks are whole warps");
   Check(shared_bytes <= kMaxSharedBytes, "shared memory is what every device has");
   Check(grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.y < 65536 && grid.z < 65536,
         "grids have the dimensions a device takes");
   Block& block = TheBlock();
   block.num_threads = threads;
-  block.shared = std::vector<unsigned char>(static_cast<size_t>(shared_bytes));
+  block.shared = &block.shared_by_size[shared_bytes];
+  block.shared->resize(static_cast<size_t>(shared_bytes));
   block.barrier = {};
   for (Warp& warp : block.warps) warp.meeting = {};
   blockDim = {static_cast<unsigned>(threads), 1, 1};
@@ -139,7 +142,7 @@ void RunGrid(const Dimensions& grid, int threads, int shared_bytes,
   }
 }
 
-unsigned char* SharedMemory() { return TheBlock().shared.data(); }
+unsigned char* SharedMemory() { return TheBlock().shared->data(); }
 
 void SyncThreads() {
   Block& block = TheBlock();

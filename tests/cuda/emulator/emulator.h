@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <functional>
 #include <type_traits>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
 
 // Runs CUDA kernels on the host: the blocks of a grid one after another, the threads of a
 // block as fibers that change at barriers and at exchanges in a warp. What would be
@@ -28,7 +31,14 @@ struct Dimensions {
 extern Dimensions threadIdx, blockIdx, blockDim, gridDim;
 
 void RunGrid(const Dimensions& grid, int threads, int shared_bytes,
-             const std::function<void()>& kernel);
+             absl::FunctionRef<void()> kernel);
+
+// What LaunchShape::stream points to; null launches at once, too. While it records, what is
+// queued is kept with the arguments it had, instead of being run.
+struct Stream {
+  bool records = false;
+  std::vector<std::function<void()>> recorded;
+};
 
 // For the kernel that runs.
 unsigned char* SharedMemory();

@@ -47,9 +47,9 @@ struct Fiber::Context {
 Fiber::Fiber() : context_(std::make_unique<Context>()) {}
 Fiber::~Fiber() = default;
 
-void Fiber::Start(const std::function<void()>& function) {
+void Fiber::Start(absl::FunctionRef<void()> function) {
   Check(done_, "a fiber ends before it starts again");
-  function_ = &function;
+  function_.emplace(function);
   done_ = false;
   context_->fiber_shadow = nullptr;
   context_->fiber =

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <memory>
+#include <optional>
+
+#include "absl/functional/function_ref.h"
 
 namespace sauva::emulator {
 
@@ -15,8 +17,8 @@ class Fiber {
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  // Begins `function`, which must outlive its run; the fiber before has ended.
-  void Start(const std::function<void()>& function);
+  // Begins `function`, what it refers to outlives its run; the fiber before has ended.
+  void Start(absl::FunctionRef<void()> function);
   // Runs until the function pauses or ends.
   void Resume();
   // Called by the function: goes back to who resumed it.
@@ -30,7 +32,7 @@ class Fiber {
   void SwitchOut(bool last);
 
   std::unique_ptr<Context> context_;
-  const std::function<void()>* function_ = nullptr;
+  std::optional<absl::FunctionRef<void()>> function_;
   bool done_ = true;
 };
 

@@ -47,6 +47,14 @@ struct LaunchShape {
 
 template <class... Parameters, class... Arguments>
 void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments... arguments) {
+  auto* stream = static_cast<emulator::Stream*>(shape.stream);
+  if (stream != nullptr && stream->records) {
+    stream->recorded.push_back([kernel, shape, arguments...] {
+      emulator::RunGrid(shape.grid, shape.threads, shape.shared_bytes,
+                        [&] { kernel(arguments...); });
+    });
+    return;
+  }
   emulator::RunGrid(shape.grid, shape.threads, shape.shared_bytes, [&] { kernel(arguments...); });
 }
 
