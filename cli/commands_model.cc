@@ -64,6 +64,12 @@ int Eval(EvalFlags flags) {
   }
   const auto measured = RunEval(flags.options, progress);
   if (!measured.ok()) return Report(measured.status());
+  if (measured->calibration && measured->calibration->in_text > 0) {
+    std::cerr << absl::StrFormat(
+        "warning: %d of the %d windows kept of the text that %s was calibrated on are in %s\n",
+        measured->calibration->in_text, measured->calibration->windows, flags.options.model,
+        flags.options.text);
+  }
   if (flags.json) {
     std::cout << EvaluationJson(*measured) << "\n";
     return kExitDone;

@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "kernels/factory.h"
 #include "model/model.h"
+#include "quantize/calibration_record.h"
 
 namespace sauva {
 namespace {
@@ -51,6 +52,17 @@ absl::Status DumpLogits(WatchedPipeline& watched, std::span<const TokenId> token
   return WriteLogits(path, watched.logits());
 }
 
+absl::StatusOr<std::optional<CalibrationOverlap>> Overlap(const std::string& directory,
+                                                          const Tokenizer& tokenizer,
+                                                          const std::vector<TokenId>& tokens) {
+  ASSIGN_OR_RETURN(const std::optional<CalibrationRecord> record,
+                   CalibrationRecord::Read(directory));
+  if (!record) return std::nullopt;
+  std::string text;  // as samples were recorded: through the tokenizer
+  for (const TokenId token : tokens) text += tokenizer.PieceBytes(token);
+  return CalibrationOverlap{.windows = record->num_windows(), .in_text = record->CountIn(text)};
+}
+
 }  // namespace
 
 absl::StatusOr<Evaluation> RunEval(const EvalOptions& options,
@@ -65,11 +77,12 @@ absl::StatusOr<Evaluation> RunEval(const EvalOptions& options,
     tokens.resize(static_cast<size_t>(options.max_tokens));
     ASSIGN_OR_RETURN(scored, tokenizer->Decode(tokens));
   }
+  Evaluation result;
+  ASSIGN_OR_RETURN(result.calibration, Overlap(options.model, *tokenizer, tokens));
   const PerplexityOptions windows = {.context = options.context,
                                      .stride = options.stride,
                                      .text_bytes = static_cast<int64_t>(scored.size())};
   ASSIGN_OR_RETURN(WatchedPipeline watched, Watch(model, options, options.weight_format));
-  Evaluation result;
   result.weight_bytes = watched.pipeline->weight_bytes();
   if (!options.logits.empty()) {
     RETURN_IF_ERROR(DumpLogits(watched, tokens, options.logits));
@@ -92,6 +105,10 @@ std::string EvaluationJson(const Evaluation& measured) {
                                  {"bits_per_byte", perplexity.bits_per_byte},
                                  {"perplexity_standard_error", perplexity.standard_error},
                                  {"weight_bytes", measured.weight_bytes}};
+  if (measured.calibration) {
+    json["calibration_windows"] = measured.calibration->windows;
+    json["calibration_windows_in_text"] = measured.calibration->in_text;
+  }
   if (measured.divergence) {
     const Divergence& divergence = *measured.divergence;
     json["kl_divergence"] = divergence.kl;

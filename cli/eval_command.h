@@ -24,11 +24,18 @@ struct EvalOptions {
   int64_t max_tokens = 0;  // of the text's beginning; 0: all
 };
 
+// How much of the text a quantized model was calibrated on.
+struct CalibrationOverlap {
+  int64_t windows = 0;  // that its checkpoint keeps of the calibration text
+  int64_t in_text = 0;  // of them, in the part of the text that was measured
+};
+
 // What was measured.
 struct Evaluation {
   Perplexity perplexity;
-  std::optional<Divergence> divergence;  // with a reference
-  int64_t weight_bytes = 0;              // in memory
+  std::optional<Divergence> divergence;           // with a reference
+  int64_t weight_bytes = 0;                       // in memory
+  std::optional<CalibrationOverlap> calibration;  // where the checkpoint has a record
 };
 
 // Perplexity of a text, and how far the model is from a reference, computed in this process.

@@ -49,7 +49,8 @@ absl::StatusOr<WatchedPipeline> WatchedPipeline::Create(
   };
   const auto make_watched = [&]() -> absl::StatusOr<std::unique_ptr<Backend>> {
     ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, make_backend());
-    return std::make_unique<TappedBackend>(std::move(backend), observe);
+    return std::make_unique<TappedBackend>(std::move(backend),
+                                           TappedBackend::Taps{.observer = observe});
   };
   ASSIGN_OR_RETURN(watched.pipeline,
                    LocalPipeline::Create(spec, checkpoint, make_watched, options));

@@ -12,11 +12,23 @@ absl::StatusOr<std::unique_ptr<Weight>> TappedBackend::PrepareWeight(const Weigh
 }
 
 void TappedBackend::MatMul(const MatMulArgs& args) {
-  if (ended_) return;
+  if (!computes()) return;
   const auto name = names_.find(args.weight);
-  ended_ = name != names_.end() && !last_product_.empty() && name->second == last_product_;
-  if (!ended_) backend_->MatMul(args);
-  if (name != names_.end()) observer_(name->second, args);
+  const bool named = name != names_.end();
+  const bool last = named && !taps_.last_product.empty() && name->second == taps_.last_product;
+  if (last) {
+    phase_ = Phase::kEnded;
+  } else {
+    backend_->MatMul(args);
+  }
+  if (named && taps_.observer) taps_.observer(name->second, args);
+}
+
+void TappedBackend::Add(Rows x, Rows y) {
+  if (phase_ != Phase::kSkipped) backend_->Add(x, y);
+  if (phase_ != Phase::kSkipped && phase_ != Phase::kFirstSublayer) return;
+  phase_ = Phase::kAfterMiddle;
+  if (taps_.middle != Middle::kIgnore) taps_.at_middle(x);
 }
 
 }  // namespace sauva

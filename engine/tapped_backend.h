@@ -17,13 +17,25 @@ class TappedBackend : public Backend {
   // Called after each product; `name` is that of the weight's source.
   using Observer = std::function<void(const std::string& name, const MatMulArgs& args)>;
 
-  // At the product `last_product`, unless it is empty, a step ends: it is shown without being
-  // computed, as are no products and no attention after it, so what the step leaves is
-  // undefined.
-  TappedBackend(std::unique_ptr<Backend> backend, Observer observer, std::string last_product = "")
-      : backend_(std::move(backend)),
-        observer_(std::move(observer)),
-        last_product_(std::move(last_product)) {}
+  // What is done with the residual stream after a step's first sublayer, x.
+  enum class Middle {
+    kIgnore,
+    kShow,    // at_middle(x) sees it
+    kReplace  // at_middle(x) writes it; products and attention before are neither computed nor
+              // shown
+  };
+
+  struct Taps {
+    Observer observer;  // may be empty
+    // At this product, unless it is empty, a step ends: it is shown without being computed, as are
+    // no products and no attention after it, so what the step leaves is undefined.
+    std::string last_product;
+    Middle middle = Middle::kIgnore;
+    std::function<void(Rows x)> at_middle;
+  };
+
+  TappedBackend(std::unique_ptr<Backend> backend, Taps taps)
+      : backend_(std::move(backend)), taps_(std::move(taps)) {}
 
   std::string backend_class() const override { return backend_->backend_class(); }
   int64_t reserved_bytes() const override { return backend_->reserved_bytes(); }
@@ -42,7 +54,7 @@ class TappedBackend : public Backend {
     return backend_->Reserve(limits, max_columns, vocab_size);
   }
   void UploadStep(const StepTable& step) override {
-    ended_ = false;
+    phase_ = taps_.middle == Middle::kReplace ? Phase::kSkipped : Phase::kFirstSublayer;
     backend_->UploadStep(step);
   }
   void GatherRows(const Weight& table, float scale, Rows out) override {
@@ -54,10 +66,10 @@ class TappedBackend : public Backend {
   void Rope(const RopeArgs& args) override { backend_->Rope(args); }
   void WriteKv(const WriteKvArgs& args) override { backend_->WriteKv(args); }
   void Attention(const AttentionArgs& args) override {
-    if (!ended_) backend_->Attention(args);
+    if (computes()) backend_->Attention(args);
   }
   void Activate(const ActivationArgs& args) override { backend_->Activate(args); }
-  void Add(Rows x, Rows y) override { backend_->Add(x, y); }
+  void Add(Rows x, Rows y) override;
   void Sample(Rows logits, std::span<const SampleRow> rows,
               std::span<SampleResult> results) override {
     backend_->Sample(logits, rows, results);
@@ -66,10 +78,13 @@ class TappedBackend : public Backend {
   void CopyFromHost(const float* from, Rows to) override { backend_->CopyFromHost(from, to); }
 
  private:
+  // Of the step at hand.
+  enum class Phase { kSkipped, kFirstSublayer, kAfterMiddle, kEnded };
+  bool computes() const { return phase_ != Phase::kSkipped && phase_ != Phase::kEnded; }
+
   std::unique_ptr<Backend> backend_;
-  const Observer observer_;
-  const std::string last_product_;
-  bool ended_ = false;  // the step at hand
+  const Taps taps_;
+  Phase phase_ = Phase::kFirstSublayer;
   std::unordered_map<const Weight*, std::string> names_;
 };
 

@@ -10,8 +10,8 @@
 
 namespace sauva {
 
-// The residual stream of every calibration sample between two layers: in memory up to a
-// bound, else in a file without a name, which disappears with the process.
+// The residual stream of every calibration sample between two layers or sublayers: in memory up to
+// a bound, else in a file without a name, which disappears with the process.
 class ActivationStore {
  public:
   struct Shape {

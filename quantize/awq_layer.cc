@@ -76,7 +76,7 @@ class AwqLayer {
   AwqInputs& InputsOf(const std::string& name) { return *inputs_.at(Watched(name)); }
 
   absl::Status Observe() {
-    const CalibrationState& calibration = *job_.calibration;
+    CalibrationState& calibration = *job_.calibration;
     const auto tokens = static_cast<int64_t>(calibration.samples.size()) *
                         static_cast<int64_t>(calibration.samples.front().size());
     const auto observe = [&](const std::string& name, const MatMulArgs& args) {

@@ -36,8 +36,7 @@ absl::StatusOr<std::vector<std::string>> SplitTexts(const std::string& path,
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::vector<TokenId>>> ReadCalibration(const Model& model,
-                                                                  const QuantizeOptions& options) {
+absl::StatusOr<Calibration> ReadCalibration(const Model& model, const QuantizeOptions& options) {
   ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(options.calibration));
   ASSIGN_OR_RETURN(
       const std::vector<std::string> texts,
@@ -58,15 +57,19 @@ absl::StatusOr<std::vector<std::vector<TokenId>>> ReadCalibration(const Model& m
         "--calibration ", options.calibration, " has ", tokens.size(), " tokens; ", count,
         " samples of ", own, " need ", own * count, ": give more text, or fewer --samples"));
   }
-  std::vector<std::vector<TokenId>> samples;
+  Calibration calibration;
+  std::vector<std::string> sample_texts;
   for (size_t i = 0; i < count; ++i) {
     const size_t first = count == 1 ? 0 : (tokens.size() - own) * i / (count - 1);
-    std::vector<TokenId>& sample = samples.emplace_back();
+    std::vector<TokenId>& sample = calibration.samples.emplace_back();
     if (bos) sample.push_back(*model.spec.bos_token);
     const auto begin = tokens.begin() + static_cast<ptrdiff_t>(first);
     sample.insert(sample.end(), begin, begin + static_cast<ptrdiff_t>(own));
+    std::string& sample_text = sample_texts.emplace_back();
+    for (const TokenId token : sample) sample_text += tokenizer->PieceBytes(token);
   }
-  return samples;
+  calibration.record = CalibrationRecord::Of(sample_texts);
+  return calibration;
 }
 
 }  // namespace sauva

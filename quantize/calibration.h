@@ -6,9 +6,16 @@
 #include "absl/status/statusor.h"
 #include "model/model.h"
 #include "proto/generation.h"
+#include "quantize/calibration_record.h"
 #include "quantize/options.h"
 
 namespace sauva {
+
+// What methods calibrate on.
+struct Calibration {
+  std::vector<std::vector<TokenId>> samples;
+  CalibrationRecord record;  // of their texts
+};
 
 // Token ids of each sample, all of options.sample_tokens, spread evenly over the text. A
 // file that ends in .jsonl holds an object with "text" per line; any other is a text whose
@@ -16,7 +23,6 @@ namespace sauva {
 // one.
 // Errors: NOT_FOUND for the file; INVALID_ARGUMENT for a line that is no such object, and
 // for too few tokens, with the number found and the number needed.
-absl::StatusOr<std::vector<std::vector<TokenId>>> ReadCalibration(const Model& model,
-                                                                  const QuantizeOptions& options);
+absl::StatusOr<Calibration> ReadCalibration(const Model& model, const QuantizeOptions& options);
 
 }  // namespace sauva

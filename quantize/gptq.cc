@@ -151,10 +151,10 @@ absl::StatusOr<QuantizedMatrix> QuantizeGptq(std::vector<float> weights, int64_t
   matrix.zeros.resize(matrix.scales.size());
   const int64_t chunks = (rows + kRowsAtATime - 1) / kRowsAtATime;
   ParallelFor(chunks, options.threads, [&](int64_t first, int64_t last) {
+    RowsInWork in_work(factor, options, matrix);
     for (int64_t chunk = first; chunk < last; ++chunk) {
       const int64_t row = chunk * kRowsAtATime;
-      RowsInWork(factor, options, matrix)
-          .Quantize(row, std::min(kRowsAtATime, rows - row), weights.data());
+      in_work.Quantize(row, std::min(kRowsAtATime, rows - row), weights.data());
     }
   });
   return matrix;

@@ -20,6 +20,13 @@ std::vector<std::vector<std::string>> Subsets(const LayerJob& job) {
           {job.Name("down")}};
 }
 
+// The attention is done when the feed-forward begins: what it leaves is computed once and kept.
+TappedBackend::Middle MiddleOf(const LayerJob& job, const std::string& first) {
+  if (first == job.Name("up")) return TappedBackend::Middle::kShow;
+  if (first == job.Name("down")) return TappedBackend::Middle::kReplace;
+  return TappedBackend::Middle::kIgnore;
+}
+
 }  // namespace
 
 absl::Status QuantizeLayerGptq(const LayerJob& job, LayerResult& result) {
@@ -41,7 +48,8 @@ absl::Status QuantizeLayerGptq(const LayerJob& job, LayerResult& result) {
     RETURN_IF_ERROR(RunLayer(*job.calibration, {.layer = job.layer,
                                                 .checkpoint = overlaid,
                                                 .observer = observe,
-                                                .last_product = subset.front()}));
+                                                .last_product = subset.front(),
+                                                .middle = MiddleOf(job, subset.front())}));
     std::string note;
     auto factor = GptqFactor::Create(*std::move(hessian), options, note);
     if (!factor.ok()) {
@@ -58,7 +66,11 @@ absl::Status QuantizeLayerGptq(const LayerJob& job, LayerResult& result) {
       overlaid.Overlay(name, &stored->second);
     }
   }
-  return PassDoneLayer(job, result.matrices);
+  if (job.layer + 1 == job.model.spec.num_layers()) return absl::OkStatus();
+  return RunLayer(*job.calibration, {.layer = job.layer,
+                                     .checkpoint = overlaid,
+                                     .output = LayerPass::Output::kKeep,
+                                     .middle = TappedBackend::Middle::kReplace});
 }
 
 }  // namespace sauva

@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "base/check.h"
 #include "base/status_macros.h"
 #include "engine/kv_groups.h"
 #include "engine/sequence_state.h"
@@ -47,14 +48,26 @@ StepHeader WholeSample(const ModelSpec& spec, uint64_t step_id,
 
 }  // namespace
 
-absl::Status RunLayer(const CalibrationState& state, const LayerPass& pass) {
+absl::Status RunLayer(CalibrationState& state, const LayerPass& pass) {
   const ModelSpec& spec = state.spec;
   const auto tokens = static_cast<int>(state.samples.front().size());
   const bool last = pass.layer + 1 == spec.num_layers();
   ASSIGN_OR_RETURN(auto backend, MakeBackend("cpu", state.threads));
-  if (pass.observer) {
-    backend = std::make_unique<TappedBackend>(std::move(backend), pass.observer, pass.last_product);
-  }
+  int64_t sample = 0;
+  absl::Status moved;  // of the first sample whose middle could not be
+  const auto at_middle = [&](Rows x) {
+    Check(x.stride == x.columns, "the residual stream is one piece");
+    const std::span<float> values(x.data, static_cast<size_t>(x.rows) * x.columns);
+    const absl::Status status = pass.middle == TappedBackend::Middle::kShow
+                                    ? state.middle->Write(sample, values)
+                                    : state.middle->Read(sample, values);
+    if (moved.ok()) moved = status;
+  };
+  backend = std::make_unique<TappedBackend>(std::move(backend),
+                                            TappedBackend::Taps{.observer = pass.observer,
+                                                                .last_product = pass.last_product,
+                                                                .middle = pass.middle,
+                                                                .at_middle = at_middle});
   ASSIGN_OR_RETURN(const std::unique_ptr<Stage> stage,
                    Stage::Load(*backend, spec, pass.checkpoint,
                                {.layers = {.first = pass.layer, .last = pass.layer + 1},
@@ -69,7 +82,7 @@ absl::Status RunLayer(const CalibrationState& state, const LayerPass& pass) {
   std::vector<float> hidden(static_cast<size_t>(tokens) * static_cast<size_t>(spec.hidden_size));
   StageOutput output;
   for (size_t i = 0; i < state.samples.size(); ++i) {
-    const auto sample = static_cast<int64_t>(i);
+    sample = static_cast<int64_t>(i);
     if (pass.layer > 0) RETURN_IF_ERROR(state.hidden.Read(sample, hidden));
     const uint64_t step_id = i + 1;
     RETURN_IF_ERROR(stage->Open({.id = step_id,
@@ -77,6 +90,7 @@ absl::Status RunLayer(const CalibrationState& state, const LayerPass& pass) {
                                  .num_prompt_tokens = static_cast<uint32_t>(tokens)}));
     const std::span<const float> in = pass.layer == 0 ? std::span<const float>() : hidden;
     RETURN_IF_ERROR(stage->RunStep(WholeSample(spec, step_id, state.samples[i]), in, output));
+    RETURN_IF_ERROR(moved);
     stage->Close(step_id);
     const bool keep = pass.output == LayerPass::Output::kKeep && !last;
     if (keep) RETURN_IF_ERROR(state.hidden.Write(sample, output.hidden));

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -39,7 +40,8 @@ class OverlaidCheckpoint : public Checkpoint {
 struct CalibrationState {
   const ModelSpec& spec;
   const std::vector<std::vector<TokenId>>& samples;
-  ActivationStore& hidden;  // before the layer of the next pass; layer 0 takes the tokens
+  ActivationStore hidden;  // before the layer of the next pass; layer 0 takes the tokens
+  std::optional<ActivationStore> middle;  // after that layer's attention; gptq only
   int threads = 0;
 };
 
@@ -51,7 +53,9 @@ struct LayerPass {
   TappedBackend::Observer observer;  // may be empty
   std::string last_product;          // kDiscard: nothing after it is computed; empty: all
   enum class Output { kDiscard, kKeep } output = Output::kDiscard;  // kKeep: moves the samples on
+  // kShow: what the attention leaves goes to state.middle; kReplace: is taken from there.
+  TappedBackend::Middle middle = TappedBackend::Middle::kIgnore;
 };
-absl::Status RunLayer(const CalibrationState& state, const LayerPass& pass);
+absl::Status RunLayer(CalibrationState& state, const LayerPass& pass);
 
 }  // namespace sauva

@@ -10,7 +10,7 @@ struct ProductArgs {
   int64_t a_stride = 0;      // floats from row to row
   int64_t rows = 0;
   const float* b = nullptr;  // [columns, inner]
-  int64_t b_stride = 0;      // a multiple of 16
+  int64_t b_stride = 0;
   int64_t columns = 0;
   int64_t inner = 0;  // a multiple of 16
   float factor = 1;

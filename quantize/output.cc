@@ -23,8 +23,9 @@ constexpr char kJobFile[] = "job.json";
 constexpr char kKeptHead[] = "lm_head";
 
 // What two runs must share for one to go on with the other's files.
-nlohmann::json JobJson(const QuantizeOptions& options, const Model& model) {
-  return {{"model_digest", model.digest},
+nlohmann::json JobJson(const OutputJob& job) {
+  const QuantizeOptions& options = job.options;
+  return {{"model_digest", job.model.digest},
           {"method", Name(options.method)},
           {"bits", options.bits},
           {"group_size", options.group_size},
@@ -32,6 +33,7 @@ nlohmann::json JobJson(const QuantizeOptions& options, const Model& model) {
           {"symmetric", options.symmetric},
           {"damping", options.damping},
           {"calibration", options.calibration},
+          {"calibration_text", job.calibration ? job.calibration->Json() : ""},
           {"samples", options.samples},
           {"sample_tokens", options.sample_tokens},
           {"percentile", options.percentile}};
@@ -149,24 +151,23 @@ absl::Status CheckRoom(const std::string& directory, int64_t needed_bytes) {
       directory, " has ", space.available, " bytes free; at least ", needed_bytes, " are needed"));
 }
 
-absl::StatusOr<QuantizedOutput> QuantizedOutput::Begin(const QuantizeOptions& options,
-                                                       const Model& model,
-                                                       const SourceTensors& source) {
+absl::StatusOr<QuantizedOutput> QuantizedOutput::Begin(const OutputJob& job) {
   namespace fs = std::filesystem;
-  QuantizedOutput output(options, model, source);
+  QuantizedOutput output(job);
+  const std::string& out = job.options.out;
   std::error_code error;
-  if (fs::exists(options.out, error)) {
-    return absl::AlreadyExistsError(absl::StrCat("--out ", options.out, " is there already"));
+  if (fs::exists(out, error)) {
+    return absl::AlreadyExistsError(absl::StrCat("--out ", out, " is there already"));
   }
-  output.config_ = QuantizationConfig(options, {kKeptHead});
+  output.config_ = QuantizationConfig(job.options, {kKeptHead});
   ASSIGN_OR_RETURN(
       output.layout_,
       ReadQuantizedLayout(
           {{"config.json", nlohmann::json{{"quantization_config", output.config_}}.dump()}}));
-  const nlohmann::json job = JobJson(options, model);
+  const nlohmann::json described = JobJson(job);
   // An empty directory is what a kill or a full disk before the job's file left.
   if (fs::exists(output.partial_, error) && !fs::is_empty(output.partial_, error)) {
-    RETURN_IF_ERROR(CheckSameJob(output.partial_, job));
+    RETURN_IF_ERROR(CheckSameJob(output.partial_, described));
     return output;
   }
   fs::create_directories(output.partial_, error);
@@ -174,12 +175,13 @@ absl::StatusOr<QuantizedOutput> QuantizedOutput::Begin(const QuantizeOptions& op
     return absl::InvalidArgumentError(
         absl::StrCat(output.partial_, " cannot be made: ", error.message()));
   }
-  const absl::Status room = CheckRoom(output.partial_, LeastBytes(options, model, source));
+  const absl::Status room =
+      CheckRoom(output.partial_, LeastBytes(job.options, job.model, job.source));
   if (!room.ok()) {
     fs::remove(output.partial_, error);
     return room;
   }
-  RETURN_IF_ERROR(WriteWhole(output.partial_ + "/" + kJobFile, job.dump(1) + "\n"));
+  RETURN_IF_ERROR(WriteWhole(output.partial_ + "/" + kJobFile, described.dump(1) + "\n"));
   return output;
 }
 
@@ -256,6 +258,10 @@ absl::Status QuantizedOutput::CopyFiles() const {
   for (const auto& [name, content] : model_.files) {
     if (name == "config.json") continue;
     RETURN_IF_ERROR(WriteWhole(partial_ + "/" + name, content));
+  }
+  if (calibration_ != nullptr) {
+    RETURN_IF_ERROR(
+        WriteWhole(partial_ + "/" + CalibrationRecord::kFileName, calibration_->Json()));
   }
   ASSIGN_OR_RETURN(nlohmann::json config, ParseJson("config.json", model_.files.at("config.json")));
   config["quantization_config"] = config_;

@@ -69,6 +69,29 @@ absl::StatusOr<LayerDone> DoLayer(const LayerJob& job, const QuantizedOutput& ou
   return done;
 }
 
+// The samples before the first layer; `directory` is for what memory does not hold.
+absl::StatusOr<CalibrationState> StateOf(const QuantizeOptions& options, const ModelSpec& spec,
+                                         const std::vector<std::vector<TokenId>>& samples,
+                                         const std::string& directory) {
+  const ActivationStore::Shape shape = {
+      .samples = static_cast<int64_t>(samples.size()),
+      .values = int64_t{options.sample_tokens} * spec.hidden_size};
+  const bool in_layers = options.method == Method::kGptq;
+  const int64_t memory_bytes = options.memory_bytes / (in_layers ? 2 : 1);
+  ASSIGN_OR_RETURN(ActivationStore hidden, ActivationStore::Create(directory, shape, memory_bytes));
+  CalibrationState state = {.spec = spec,
+                            .samples = samples,
+                            .hidden = std::move(hidden),
+                            .middle = std::nullopt,
+                            .threads = options.threads};
+  if (in_layers) {
+    ASSIGN_OR_RETURN(ActivationStore middle,
+                     ActivationStore::Create(directory, shape, memory_bytes));
+    state.middle.emplace(std::move(middle));
+  }
+  return state;
+}
+
 }  // namespace
 
 absl::Status QuantizeModel(const QuantizeOptions& options,
@@ -81,28 +104,25 @@ absl::Status QuantizeModel(const QuantizeOptions& options,
   }
   RETURN_IF_ERROR(CheckSides(options, model));
   ASSIGN_OR_RETURN(const SourceTensors source, SourceTensors::Open(options.model, model));
-  std::vector<std::vector<TokenId>> samples;
+  std::optional<Calibration> texts;
   if (NeedsCalibration(options.method)) {
     if (options.sample_tokens > model.spec.max_context) {
       return absl::InvalidArgumentError(absl::StrCat("--sample-tokens ", options.sample_tokens,
                                                      "; the model's context is ",
                                                      model.spec.max_context));
     }
-    ASSIGN_OR_RETURN(samples, ReadCalibration(model, options));
+    ASSIGN_OR_RETURN(texts, ReadCalibration(model, options));
   }
-  ASSIGN_OR_RETURN(const QuantizedOutput output, QuantizedOutput::Begin(options, model, source));
-  std::optional<ActivationStore> hidden;
+  ASSIGN_OR_RETURN(const QuantizedOutput output,
+                   QuantizedOutput::Begin({.options = options,
+                                           .model = model,
+                                           .source = source,
+                                           .calibration = texts ? &texts->record : nullptr}));
   std::optional<CalibrationState> calibration;
-  if (!samples.empty()) {
-    ASSIGN_OR_RETURN(
-        ActivationStore store,
-        ActivationStore::Create(output.partial(),
-                                {.samples = static_cast<int64_t>(samples.size()),
-                                 .values = int64_t{options.sample_tokens} * model.spec.hidden_size},
-                                options.memory_bytes));
-    hidden.emplace(std::move(store));
-    calibration.emplace(CalibrationState{
-        .spec = model.spec, .samples = samples, .hidden = *hidden, .threads = options.threads});
+  if (texts) {
+    ASSIGN_OR_RETURN(CalibrationState state,
+                     StateOf(options, model.spec, texts->samples, output.partial()));
+    calibration.emplace(std::move(state));
   }
   double seconds = 0;
   int made = 0;

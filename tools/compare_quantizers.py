@@ -8,7 +8,8 @@ Each job is METHOD:BITS:GROUP. Both sides calibrate on the very same tokens; `sa
 both against the model as it was, computing in f32 from the numbers that the codes stand for, and
 ours against theirs token by token, which gives the paired standard error. A job passes if our loss
 added is at most 1.1 times theirs, or within two paired standard errors of it. Prints a row of
-Markdown for each; directories that are there already are not made again.
+Markdown for each; directories that are there already are not made again. Ends when the text
+measured on shares passages with the calibration text.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+import unseen_text
 from tokenizers import Tokenizer
 
 
@@ -97,7 +99,7 @@ def by_sauva(args, method, bits, group, out):
 def evaluate(args, model, reference):
     command = [args.sauva, "eval", "--model", model, "--reference", reference, "--text", args.text]
     command += ["--context", 512, "--stride", 448, "--max-tokens", args.max_tokens]
-    return json.loads(run(command + ["--threads", args.threads, "--json"]))
+    return unseen_text.evaluate(command + ["--threads", args.threads, "--json"])
 
 
 def compare(args, job, package):

@@ -5,13 +5,16 @@
         --calibration TRAIN --text HELD_OUT --work DIR [--max-tokens N] [FORMAT...]
 
 Python's standard library is enough. Directories that are in DIR already are not made again.
-"activations add" compares with the same codes widened to f32, on the same tokens.
+"activations add" compares with the same codes widened to f32, on the same tokens. Ends when the
+text measured on shares passages with the calibration text.
 """
 
 import argparse
 import json
 import subprocess
 from pathlib import Path
+
+import unseen_text
 
 GPTQ = ["--method", "gptq", "--group-size"]
 AWQ = ["--method", "awq", "--group-size"]
@@ -46,7 +49,7 @@ class Table:
         windows = ("--context", 512, "--stride", 448, "--max-tokens", args.max_tokens)
         command = ("eval", "--model", model, "--text", args.text, *windows, "--threads",
                    args.threads, "--json", *more)  # fmt: skip
-        return json.loads(self.run(*command))
+        return unseen_text.evaluate([self.args.sauva, *command])
 
     def directory(self, name, flags):
         args = self.args

@@ -123,6 +123,57 @@ TEST(ModelCommandsTest, EvalMeasuresAText) {
   EXPECT_THAT(missing.error, HasSubstr("/nowhere.txt"));
 }
 
+// Two passages of some kilobytes that have nothing in common.
+std::string Passage(const std::string& last_word) {
+  std::string text;
+  for (int i = 0; i < 400; ++i) {
+    text += Prompts()[static_cast<size_t>(i) % 10].substr(0, 24) + " " + std::to_string(i) + " " +
+            last_word + (i % 8 == 7 ? ".\n\n" : ", ");
+  }
+  return text;
+}
+
+TEST(ModelCommandsTest, EvalTellsWhetherItsTextWasCalibratedOn) {
+  const TemporaryDirectory directory;
+  const std::string seen = directory.path() + "/seen.txt";
+  const std::string unseen = directory.path() + "/unseen.txt";
+  std::ofstream(seen) << Passage("went home");
+  std::ofstream(unseen) << Passage("stayed");
+  const std::string model = directory.path() + "/int8-static";
+  const FinishedProcess made = RunProcess({kSauva, "quantize", "--model", ModelDirectory(), "--out",
+                                           model, "--method", "int8-static", "--calibration", seen,
+                                           "--samples", "4", "--sample-tokens", "256"});
+  ASSERT_EQ(made.exit_code, 0) << made.error;
+
+  const auto eval = [&](const std::string& text) {
+    return RunProcess({kSauva, "eval", "--json", "--model", model, "--text", text, "--context",
+                       "256", "--max-tokens", "2000"});
+  };
+  const FinishedProcess warned = eval(seen);
+  EXPECT_EQ(warned.exit_code, 0) << warned.error;
+  const nlohmann::json measured = JsonLines(warned.out).at(0);
+  EXPECT_GE(measured.at("calibration_windows"), 20);
+  EXPECT_GE(measured.at("calibration_windows_in_text"), 5);
+  EXPECT_THAT(warned.error, HasSubstr("was calibrated on are in " + seen));
+  const FinishedProcess silent = eval(unseen);
+  EXPECT_EQ(silent.exit_code, 0) << silent.error;
+  EXPECT_EQ(JsonLines(silent.out).at(0).at("calibration_windows_in_text"), 0);
+  EXPECT_EQ(silent.error, "");
+
+  const auto table = [&](const std::string& text) {
+    return RunProcess({"/usr/bin/python3", "-B", SAUVA_SOURCE_DIR "/tools/quantization_table.py",
+                       "--sauva", kSauva, "--model", ModelDirectory(), "--calibration", seen,
+                       "--text", text, "--work", directory.path(), "--max-tokens", "600",
+                       "int8-static"});
+  };
+  const FinishedProcess refused = table(seen);
+  EXPECT_NE(refused.exit_code, 0);
+  EXPECT_THAT(refused.error, HasSubstr("windows kept of the calibration text are in the text"));
+  const FinishedProcess made_table = table(unseen);
+  EXPECT_EQ(made_table.exit_code, 0) << made_table.error;
+  EXPECT_THAT(made_table.out, HasSubstr("| int8 static |"));
+}
+
 TEST(ModelCommandsTest, InspectShowsAModelAndRefusesATruncatedFile) {
   const FinishedProcess whole = RunProcess({kSauva, "inspect", ModelDirectory()});
   EXPECT_EQ(whole.exit_code, 0) << whole.error;

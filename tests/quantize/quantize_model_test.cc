@@ -17,6 +17,7 @@
 
 #include "engine/stage.h"
 #include "model/model.h"
+#include "quantize/calibration_record.h"
 #include "quantize/output.h"
 #include "tests/engine/engine_testing.h"
 #include "tests/model/tiny_checkpoint.h"
@@ -178,11 +179,13 @@ TEST_P(EveryMethodTest, WritesAModelWhoseTokensDependOnNothingElse) {
     }
   };
   for (const InstructionSet isa : SupportedInstructionSets()) {
-    SCOPED_TRACE(Name(isa));
-    expect_truth(Ask(model, CpuFactory(2, isa), 3, Texts(kTexts)));
-    expect_truth(Ask(model, CpuFactory(1, isa), 1, Texts(1)));
+    for (const int stages : {1, 2, 3}) {
+      for (const int batch : {1, kTexts}) {
+        SCOPED_TRACE(testing::Message() << Name(isa) << ", " << stages << " stages, " << batch);
+        expect_truth(Ask(model, CpuFactory(1 + stages % 2, isa), stages, Texts(batch)));
+      }
+    }
   }
-  expect_truth(Ask(model, CpuFactory(1, InstructionSet::kAuto), 2, Texts(kTexts)));
 }
 
 // Runs the job in a process of its own that may write files of no more than 4 KiB once the
@@ -231,10 +234,22 @@ TEST_P(EveryMethodTest, AKillOrAFullDiskInMidWriteLeavesNoCheckpointAndIsGoneOnF
   EXPECT_NE(OpenOrDie(options.out).quantization, "");
 }
 
+// The path is the same, what is in the file is not.
+void ExpectAnotherTextIsNotGoneOnWith(const QuantizeOptions& job) {
+  const std::string text = ReadFile(job.calibration);
+  WriteFile(job.calibration, std::string(text.rbegin(), text.rend()));
+  const absl::Status status = QuantizeModel(job, {});
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("calibration_text"));
+  WriteFile(job.calibration, text);
+}
+
 TEST_P(EveryMethodTest, GoesOnAfterAKillWithTheSameBytes) {
-  const QuantizeOptions whole = OptionsIn("whole");
+  QuantizeOptions whole = OptionsIn("whole");
+  whole.sample_tokens = 128;  // long enough to leave a record
   ASSERT_TRUE(QuantizeModel(whole, {}).ok());
-  const QuantizeOptions killed = OptionsIn("killed");
+  QuantizeOptions killed = OptionsIn("killed");
+  killed.sample_tokens = whole.sample_tokens;
   const pid_t child = ::fork();
   if (child == 0) {
     const absl::Status ended = QuantizeModel(killed, [](const LayerDone& done) {
@@ -252,6 +267,7 @@ TEST_P(EveryMethodTest, GoesOnAfterAKillWithTheSameBytes) {
   QuantizeOptions other = killed;
   other.damping = 0.02f;
   EXPECT_EQ(QuantizeModel(other, {}).code(), absl::StatusCode::kFailedPrecondition);
+  if (NeedsCalibration(killed.method)) ExpectAnotherTextIsNotGoneOnWith(killed);
 
   int resumed = 0;
   const absl::Status ended =
@@ -266,6 +282,19 @@ TEST_P(EveryMethodTest, GoesOnAfterAKillWithTheSameBytes) {
     const std::string name = entry.path().filename();
     EXPECT_EQ(ReadFile(killed.out + "/" + name), ReadFile(entry.path())) << name;
   }
+}
+
+TEST_P(EveryMethodTest, KeepsARecordOfTheTextItWasCalibratedOn) {
+  QuantizeOptions options = OptionsIn("record");
+  options.sample_tokens = 128;
+  ASSERT_TRUE(QuantizeModel(options, {}).ok());
+  const auto record = CalibrationRecord::Read(options.out);
+  ASSERT_TRUE(record.ok()) << record.status();
+  ASSERT_EQ(record->has_value(), NeedsCalibration(options.method));
+  if (!record->has_value()) return;
+  EXPECT_GE((*record)->num_windows(), options.samples / 2);
+  EXPECT_EQ((*record)->CountIn(ReadFile(options.calibration)), (*record)->num_windows());
+  EXPECT_EQ((*record)->CountIn(ReadFile(Source() + "/tokenizer.json")), 0);
 }
 
 class CalibratedMethodTest : public EveryMethodTest {};
