@@ -14,72 +14,37 @@ constexpr float kOutlierThreshold = 6.0f;
 constexpr uint8_t kZero = 128;
 
 // How often |x| was how large, by the upper 12 bits of the float: sixteen bins to each
-// power of two. An input counts as much as the weights that read it are large.
+// power of two.
 class Magnitudes {
  public:
-  explicit Magnitudes(std::vector<float> column_weights)
-      : column_weights_(std::move(column_weights)) {}
-
   void Add(const MatMulArgs& args) {
     for (int row = 0; row < args.x.rows; ++row) {
-      const float* x = args.x.row(row);
       for (int i = 0; i < args.x.columns; ++i) {
-        const float magnitude = std::fabs(x[i]);
+        const float magnitude = std::fabs(args.x.row(row)[i]);
         largest_ = std::max(largest_, magnitude);
-        counts_[std::bit_cast<uint32_t>(magnitude) >> kShift] +=
-            static_cast<double>(column_weights_[static_cast<size_t>(i)]);
+        ++counts_[std::bit_cast<uint32_t>(magnitude) >> kShift];
+        ++total_;
       }
     }
   }
 
-  // The largest number of the int8 grid that leaves the least square error.
-  float BestLimit() const {
-    float best = largest_;
-    double least = SquareError(largest_);
-    const uint32_t last = std::bit_cast<uint32_t>(largest_) >> kShift;
-    for (uint32_t bin = last; bin + kCandidates > last && bin > 0; --bin) {
-      const float limit = std::bit_cast<float>(bin << kShift);
-      const double error = SquareError(limit);
-      if (error >= least) continue;
-      least = error;
-      best = limit;
+  // The magnitude that `percent` of all do not exceed, to one sixteenth.
+  float Percentile(double percent) const {
+    if (percent >= 100) return largest_;
+    auto left = static_cast<int64_t>(static_cast<double>(total_) * percent / 100);
+    for (uint32_t bin = 0; bin < counts_.size(); ++bin) {
+      left -= counts_[bin];
+      if (left < 0) return std::min(largest_, std::bit_cast<float>((bin + 1) << kShift));
     }
-    return best;
+    return largest_;
   }
 
  private:
   static constexpr int kShift = 19;
-  static constexpr uint32_t kCandidates = 160;  // ten powers of two
-
-  // Of all, rounded to steps of limit / 127 and cut off at `limit`.
-  double SquareError(float limit) const {
-    const double step = static_cast<double>(limit) / 127;
-    double sum = 0;
-    for (uint32_t bin = 0; bin < counts_.size(); ++bin) {
-      if (counts_[bin] == 0) continue;
-      const double x = 0.5 * (static_cast<double>(std::bit_cast<float>(bin << kShift)) +
-                              static_cast<double>(std::bit_cast<float>((bin + 1) << kShift)));
-      double square = step * step / 12;
-      if (x < step / 2) square = x * x;  // becomes 0
-      if (x > limit) square = (x - limit) * (x - limit);
-      sum += counts_[bin] * square;
-    }
-    return sum;
-  }
-
-  const std::vector<float> column_weights_;
-  std::array<double, 1 << 12> counts_{};
+  std::array<int64_t, 1 << 12> counts_{};
+  int64_t total_ = 0;
   float largest_ = 0;
 };
-
-// Of a matrix by rows: the sum of squares of each column.
-std::vector<float> ColumnSquares(const std::vector<float>& numbers, int64_t rows) {
-  std::vector<float> squares(numbers.size() / static_cast<size_t>(rows));
-  for (size_t i = 0; i < numbers.size(); ++i) {
-    squares[i % squares.size()] += numbers[i] * numbers[i];
-  }
-  return squares;
-}
 
 // A scale as compressed-tensors stores it beside tensors of that type.
 float InType(float scale, DType type) {
@@ -116,17 +81,11 @@ QuantizedMatrix RoundRows(const std::vector<float>& numbers, int64_t rows, DType
 }  // namespace
 
 absl::Status QuantizeLayerInt8(const LayerJob& job, LayerResult& result) {
-  std::map<std::string, Magnitudes> magnitudes;  // by matrix
+  std::map<std::string, Magnitudes> magnitudes;
   const bool is_static = job.options.method == Method::kInt8Static;
   if (is_static) {
-    for (const std::string& name : MatrixNames(job.model.spec, job.layer)) {
-      ASSIGN_OR_RETURN(const StoredTensor tensor, job.model.checkpoint->Find(name));
-      ASSIGN_OR_RETURN(const std::vector<float> numbers, ReadNumbers(*job.model.checkpoint, name));
-      magnitudes.emplace(name, ColumnSquares(numbers, tensor.shape[0]));
-    }
     const auto observe = [&](const std::string& name, const MatMulArgs& args) {
-      const auto found = magnitudes.find(name);
-      if (found != magnitudes.end()) found->second.Add(args);
+      if (name.starts_with(job.Name(""))) magnitudes[name].Add(args);
     };
     RETURN_IF_ERROR(RunLayer(*job.calibration, {.layer = job.layer,
                                                 .checkpoint = *job.model.checkpoint,
@@ -145,7 +104,7 @@ absl::Status QuantizeLayerInt8(const LayerJob& job, LayerResult& result) {
     }
     if (is_static) {
       matrix.activation = ActivationKind::kInt8Static;
-      const float most = magnitudes.at(name).BestLimit();
+      const float most = magnitudes.at(name).Percentile(job.options.percentile);
       matrix.activation_scale = most > 0x1p-90f ? most / 127.0f : 1.0f;
     }
     result.matrices.emplace(name, std::move(matrix));
