@@ -131,6 +131,7 @@ void SimGateway::Apply(Call& call, const OpenHead& effect) {
 void SimGateway::Apply(Call& call, const CancelHead&) { CloseWire(call.head); }
 
 void SimGateway::Apply(Call& call, const DeliverTokens& effect) {
+  last_delivery_ = around_.timeline.now();
   SimRequest& request = *call.request;
   if (request.end) return Fail(call, "tokens after the end");
   for (const TokenId token : effect.tokens) {
@@ -143,6 +144,7 @@ void SimGateway::Apply(Call& call, const DeliverTokens& effect) {
 }
 
 void SimGateway::Apply(Call& call, const FinishSample& effect) {
+  last_delivery_ = around_.timeline.now();
   SimRequest& request = *call.request;
   if (request.end) return Fail(call, "a second end");
   request.end = absl::OkStatus();
@@ -154,6 +156,7 @@ void SimGateway::Apply(Call& call, const FinishSample& effect) {
 }
 
 void SimGateway::Apply(Call& call, const FailSample& effect) {
+  last_delivery_ = around_.timeline.now();
   SimRequest& request = *call.request;
   if (request.end) return Fail(call, "a second end");
   request.end = effect.status;

@@ -42,6 +42,8 @@ class SimGateway final : public Process {
   void Take(SimRequest& request);  // which outlives this
   int num_open() const;
   uint64_t num_resumes() const { return num_resumes_; }
+  // When a client was last sent tokens or an end.
+  absl::Time last_delivery() const { return last_delivery_; }
 
   void OnOpen(WireId, const Message&) override {}
   void OnMessage(WireId wire, const Message& message) override;
@@ -77,6 +79,7 @@ class SimGateway final : public Process {
   Surroundings around_;
   const NodeId node_;
   const SessionLimits limits_;
+  absl::Time last_delivery_ = absl::InfinitePast();
   std::unique_ptr<Tokenizer> tokenizer_;
   std::deque<Call> calls_;
   std::map<WireId, WireUse> wires_;
