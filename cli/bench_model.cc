@@ -13,10 +13,13 @@
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "engine/local_pipeline.h"
+#include "kernels/bench/device_bencher.h"
 #include "kernels/factory.h"
 #include "model/expected_tensors.h"
 #include "model/mapped_file.h"
 #include "model/model.h"
+#include "model/model_files.h"
+#include "model/random_checkpoint.h"
 #include "model/tensor_names.h"
 
 namespace sauva {
@@ -172,6 +175,15 @@ class ModelBench {
   absl::Status status_;
 };
 
+// The model of a configuration alone. Errors: those of ReadModelFiles and ParseSpec.
+absl::StatusOr<Model> RandomModel(const std::string& directory) {
+  Model model;
+  ASSIGN_OR_RETURN(model.files, ReadModelFiles(directory));
+  ASSIGN_OR_RETURN(model.spec, ParseSpec(model.files));
+  model.checkpoint = std::make_unique<RandomCheckpoint>(model.spec);
+  return model;
+}
+
 LocalPipelineOptions PipelineOptions(const ModelBenchOptions& options) {
   constexpr int kBlockTokens = 16;
   const int most_rows = *std::max_element(options.rows.begin(), options.rows.end());
@@ -190,29 +202,26 @@ LocalPipelineOptions PipelineOptions(const ModelBenchOptions& options) {
 
 }  // namespace
 
-InstructionSet InstructionSetOf(const std::string& device) {
-  for (const InstructionSet isa : SupportedInstructionSets()) {
-    if (device == std::string("cpu:") + Name(isa)) return isa;
-  }
-  return InstructionSet::kAuto;
-}
-
 absl::StatusOr<ModelBenchResult> RunModelBench(const ModelBenchOptions& options) {
   ModelBenchResult result;
   result.threads = options.threads > 0 ? options.threads : UsableCores();
-  ASSIGN_OR_RETURN(const Model model, OpenModel(options.model));
+  ASSIGN_OR_RETURN(const Model model,
+                   options.random_weights ? RandomModel(options.model) : OpenModel(options.model));
   result.read_seconds = ReadSeconds(options.model);
   const Clock::time_point start = Clock::now();
-  const auto make_backend = [&] { return MakeBackend(options.device, result.threads); };
+  const auto make_backend = [&] {
+    return MakeBackend(options.device, result.threads, 0, {.arithmetic = options.arithmetic});
+  };
   ASSIGN_OR_RETURN(
       const std::unique_ptr<LocalPipeline> pipeline,
       LocalPipeline::Create(model.spec, *model.checkpoint, make_backend, PipelineOptions(options)));
   result.load_seconds = SecondsSince(start);
   ASSIGN_OR_RETURN(const std::unique_ptr<Bencher> bencher,
-                   Bencher::Create({.threads = result.threads,
-                                    .read_bytes = options.probe_bytes,
-                                    .isa = InstructionSetOf(options.device)},
-                                   options.repeats));
+                   MakeBencher({.device = options.device,
+                                .arithmetic = options.arithmetic,
+                                .threads = result.threads,
+                                .read_bytes = options.probe_bytes},
+                               options.repeats));
   ModelBench bench(options, model, *bencher, *pipeline);
   result.weight_bytes = bench.cost().bytes();
   if (options.prompt_tokens > 0) {
@@ -236,11 +245,11 @@ std::string ModelBenchText(const ModelBenchResult& result) {
     absl::StrAppendFormat(
         &text,
         "%-8s %4d rows %9.2f tokens/s  %5.1f %% of %-4s (%.1f-%.1f)  read %.1f GB/s, "
-        "int8 %.0f GOP/s, f32 %.0f GFLOP/s\n",
+        "int8 %.0f GOP/s, %s %.0f GFLOP/s\n",
         line.name, line.rows, line.tokens_per_second(), 100 * measured.median_share(),
         measured.limit, 100 * measured.shares.front(), 100 * measured.shares.back(),
         measured.limits.read_bytes_per_second / 1e9,
-        measured.limits.int8_operations_per_second / 1e9,
+        measured.limits.int8_operations_per_second / 1e9, measured.limits.floats,
         measured.limits.float_operations_per_second / 1e9);
   }
   return text;

@@ -6,16 +6,19 @@
 #include "absl/status/statusor.h"
 #include "engine/formats.h"
 #include "kernels/bench/measurement.h"
+#include "kernels/cuda_access.h"
 #include "kernels/factory.h"
 
 namespace sauva {
 
 // What `sauva bench --model` measures.
 struct ModelBenchOptions {
-  std::string model;  // a model's directory
+  std::string model;            // a model's directory
+  bool random_weights = false;  // the directory has none: take random ones of f16
   LoadFormat weight_format = LoadFormat::kStored;
   DType kv_type = DType::kF16;
   std::string device = "cpu";
+  CudaArithmetic arithmetic = CudaArithmetic::kFast;
   int threads = 0;  // 0: all usable cores
   int stages = 1;   // in this process, one after the other
   int prompt_tokens = 512;
@@ -49,9 +52,6 @@ struct ModelBenchResult {
 // those in memory. Operations are those of the layers' matrices.
 // Errors: those of OpenModel, MakeBackend and LocalPipeline.
 absl::StatusOr<ModelBenchResult> RunModelBench(const ModelBenchOptions& options);
-
-// The instruction set that a device's name forces: "cpu:avx2". kAuto for any other name.
-InstructionSet InstructionSetOf(const std::string& device);
 
 std::string ModelBenchText(const ModelBenchResult& result);
 std::string ModelBenchJson(const ModelBenchResult& result);

@@ -50,9 +50,9 @@ std::string KernelText(const KernelBenchLine& line) {
   const double seconds = line.measurement.median_seconds();
   const double operations = line.work.int8_operations + line.work.float_operations;
   return absl::StrFormat(
-      "%-9s %-19s %3d tokens %8.2f GB/s %8.1f GOP/s  %5.1f %% of %-4s (%.1f-%.1f)", line.kernel,
-      line.format, line.tokens, line.work.bytes / seconds / 1e9, operations / seconds / 1e9,
-      100 * line.measurement.median_share(), line.measurement.limit,
+      "%-9s %-19s %-13s %3d tokens %8.2f GB/s %8.1f GOP/s  %5.1f %% of %-4s (%.1f-%.1f)",
+      line.kernel, line.format, line.shape, line.tokens, line.work.bytes / seconds / 1e9,
+      operations / seconds / 1e9, 100 * line.measurement.median_share(), line.measurement.limit,
       100 * line.measurement.shares.front(), 100 * line.measurement.shares.back());
 }
 
@@ -62,6 +62,7 @@ std::string KernelJson(const KernelBenchLine& line) {
   const nlohmann::ordered_json json = {
       {"kernel", line.kernel},
       {"format", line.format},
+      {"shape", line.shape},
       {"tokens", line.tokens},
       {"bytes_per_second", line.work.bytes / seconds},
       {"operations_per_second", (line.work.int8_operations + line.work.float_operations) / seconds},
@@ -76,7 +77,8 @@ std::string KernelJson(const KernelBenchLine& line) {
 
 int BenchKernels(const BenchFlags& flags) {
   return Report(RunKernelBench({.threads = flags.model.threads,
-                                .isa = InstructionSetOf(flags.model.device),
+                                .device = flags.model.device,
+                                .arithmetic = flags.model.arithmetic,
                                 .repeats = flags.model.repeats},
                                [&](const KernelBenchLine& line) {
                                  std::cout << (flags.json ? KernelJson(line) : KernelText(line))
@@ -119,12 +121,18 @@ void AddGatewayFlags(CLI::App& bench, GatewayBenchOptions& options) {
 void AddModelFlags(CLI::App& bench, BenchFlags& flags) {
   ModelBenchOptions& model = flags.model;
   bench.add_option("--model", model.model, "measure this model's directory, in this process");
+  bench.add_flag("--random-weights", model.random_weights,
+                 "the directory has a config.json alone; weights are random, of f16");
   bench.add_option("--weights", flags.weights, "format of the weights in memory")
       ->check(CLI::IsMember(LoadFormatNames()))
       ->capture_default_str();
   bench.add_option("--kv-type", flags.kv_type, "type of cached keys and values")
       ->capture_default_str();
-  bench.add_option("--device", model.device, "cpu or cpu:scalar, …")->capture_default_str();
+  bench.add_option("--device", model.device, "cpu, cpu:scalar, …, or cuda:N")
+      ->capture_default_str();
+  bench.add_flag_callback(
+      "--deterministic", [&model] { model.arithmetic = CudaArithmetic::kDeterministic; },
+      kDeterministicHelp);
   bench.add_option("--stages", model.stages, "stages, one after the other")
       ->check(CLI::PositiveNumber);
   bench.add_option("--prompt", model.prompt_tokens, "tokens of a prefill; 0: none")

@@ -59,6 +59,7 @@ void AddUp(CLI::App& app, ChosenCommand& chosen) {
       ->check(CLI::Range(0, 1024));
   up->add_option("--device", options->device, "the workers' arithmetic: cpu or cpu:scalar, …")
       ->capture_default_str();
+  up->add_flag("--deterministic", options->deterministic, kDeterministicHelp);
   auto* weights = up->add_option("--weights", options->weights, "format of the weights in memory")
                       ->check(CLI::IsMember(LoadFormatNames()))
                       ->capture_default_str();

@@ -124,7 +124,11 @@ void AddEval(CLI::App& app, ChosenCommand& chosen) {
   eval->add_option("--stride", options.stride, "tokens between windows; 0: half the context")
       ->check(CLI::NonNegativeNumber);
   eval->add_option("--threads", options.threads, "0: all cores")->check(CLI::Range(0, 1024));
-  eval->add_option("--device", options.device, "cpu or cpu:scalar, …")->capture_default_str();
+  eval->add_option("--device", options.device, "cpu, cpu:scalar, …, or cuda:N")
+      ->capture_default_str();
+  eval->add_flag_callback(
+      "--deterministic", [&options] { options.arithmetic = CudaArithmetic::kDeterministic; },
+      kDeterministicHelp);
   eval->add_option("--weights", flags->weights, "format of the weights in memory")
       ->check(CLI::IsMember(LoadFormatNames()))
       ->capture_default_str();

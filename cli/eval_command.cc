@@ -28,7 +28,9 @@ absl::StatusOr<std::string> ReadText(const std::string& path) {
 
 absl::StatusOr<WatchedPipeline> Watch(const Model& model, const EvalOptions& options,
                                       LoadFormat format) {
-  const auto make_backend = [&] { return MakeBackend(options.device, options.threads); };
+  const auto make_backend = [&] {
+    return MakeBackend(options.device, options.threads, 0, {.arithmetic = options.arithmetic});
+  };
   return WatchedPipeline::Create(
       model.spec, *model.checkpoint, make_backend,
       {.weight_format = format, .kv_type = options.kv_type, .max_context = options.context});

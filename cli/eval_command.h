@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "engine/divergence.h"
 #include "engine/perplexity.h"
+#include "kernels/cuda_access.h"
 
 namespace sauva {
 
@@ -17,6 +18,7 @@ struct EvalOptions {
   int stride = 0;     // tokens from window to window; 0: half the context
   int threads = 0;    // 0: all usable cores
   std::string device = "cpu";
+  CudaArithmetic arithmetic = CudaArithmetic::kFast;
   LoadFormat weight_format = LoadFormat::kStored;
   DType kv_type = DType::kF32;
   std::string reference;   // a model's directory to compare with; empty: none

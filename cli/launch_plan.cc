@@ -195,6 +195,7 @@ absl::StatusOr<LaunchPlan> MakeLaunchPlan(const UpOptions& options, const Machin
         {"--model-dir", model.directory, "--threads", absl::StrCat(plan.threads), "--device",
          places[i].device, "--step-timeout", options.step_timeout, "--cuda-graphs",
          options.cuda_graphs});
+    if (options.deterministic) worker.command.arguments.push_back("--deterministic");
     if (!options.nccl_library.empty()) {
       worker.command.arguments.insert(worker.command.arguments.end(),
                                       {"--nccl-library", options.nccl_library});

@@ -23,6 +23,7 @@ struct UpOptions {
   bool no_restart = false;
   int threads = 0;                 // per worker; 0: cores / workers
   std::string device = "cpu";      // or "cpu:scalar", "cpu:avx2", "cpu:avx512"
+  bool deterministic = false;      // GPUs compute the bits of the CPU
   std::string weights = "native";  // or "int8"
   std::string kv_type = "f32";     // "f16" or "int8"
   std::string kv_memory;           // a size; empty: what the budgets leave

@@ -178,7 +178,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  // "cpu", "reference" or "cuda-sm90"; part of numerics_id.
+  // "cpu", "reference", "cuda-sm90" or "cuda-sm90-deterministic"; part of numerics_id.
   virtual std::string backend_class() const = 0;
 
   // Bytes of the backend's memory budget that are taken, by what was allocated through it and

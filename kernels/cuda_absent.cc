@@ -14,12 +14,12 @@ absl::Status Absent(int index) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t /*memory_bytes*/,
-                                                         CudaGraphs /*graphs*/) {
+                                                         const CudaOptions& /*options*/) {
   return Absent(index);
 }
 bool BuildHasCuda() { return false; }
 absl::StatusOr<uint64_t> FreeCudaMemory(int index) { return Absent(index); }
-absl::StatusOr<MachineRates> MeasureCudaRates(int index) { return Absent(index); }
+absl::StatusOr<CudaRates> MeasureCudaRates(int index) { return Absent(index); }
 absl::StatusOr<std::string> CudaDeviceId(int index) { return Absent(index); }
 absl::StatusOr<std::unique_ptr<TransferMemory>> MakeCudaTransferMemory(int index,
                                                                        int64_t /*bytes*/) {

@@ -15,19 +15,42 @@ namespace sauva {
 // Whether parts of steps are recorded as CUDA graphs and replayed.
 enum class CudaGraphs { kOn, kOff };
 
+// How a GPU multiplies by matrices of f16 and bf16; all else it computes in one way.
+enum class CudaArithmetic {
+  kFast,           // on matrix units, activations rounded to the weight's type
+  kDeterministic,  // in the order of the numerics contract: the bits of the CPU
+};
+
+// How a GPU is used.
+struct CudaOptions {
+  CudaGraphs graphs = CudaGraphs::kOn;
+  CudaArithmetic arithmetic = CudaArithmetic::kFast;
+};
+
+// What the flag --deterministic says of itself.
+inline constexpr const char* kDeterministicHelp =
+    "GPUs multiply f16 and bf16 as the CPU does, bit for bit, not on tensor cores";
+
 // `memory_bytes` is never exceeded; 0: what is free.
 // Errors: FAILED_PRECONDITION without CUDA in the build, without a driver or with one too
 // old, or for a GPU this build has no code for; NOT_FOUND for an index beyond the last GPU;
 // RESOURCE_EXHAUSTED for more memory than is free.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memory_bytes,
-                                                         CudaGraphs graphs = CudaGraphs::kOn);
+                                                         const CudaOptions& options);
 
 // Bytes of a GPU's memory that are free now, after this process took its context.
 // Errors: as MakeCudaBackend.
 absl::StatusOr<uint64_t> FreeCudaMemory(int index);
 
-// Errors: as MakeCudaBackend.
-absl::StatusOr<MachineRates> MeasureCudaRates(int index);
+// What a GPU does at most: of its own and, in the matrix instructions of the kernels, of f16 (bf16
+// has the same) and of int8, which is 0 where it was not measured.
+struct CudaRates {
+  MachineRates general;
+  double f16_operations_per_second = 0;
+  double int8_operations_per_second = 0;
+};
+// Takes about 0.1 s. Errors: as MakeCudaBackend.
+absl::StatusOr<CudaRates> MeasureCudaRates(int index);
 
 // The name of a GPU that no other has, on any machine. Errors: as MakeCudaBackend.
 absl::StatusOr<std::string> CudaDeviceId(int index);

@@ -20,7 +20,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCpuBackend(const CpuOptions& option
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
                                                      int64_t device_memory_bytes,
-                                                     CudaGraphs graphs) {
+                                                     const CudaOptions& cuda) {
   if (device == "reference") return MakeReferenceBackend();
   if (device == "cpu") return MakeCpuBackend({.threads = threads});
   for (const InstructionSet isa :
@@ -31,7 +31,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, 
   }
   if (IsCuda(device)) {
     ASSIGN_OR_RETURN(const int index, CudaIndex(device));
-    return MakeCudaBackend(index, device_memory_bytes, graphs);
+    return MakeCudaBackend(index, device_memory_bytes, cuda);
   }
   return absl::InvalidArgumentError(absl::StrCat(
       "device ", device, ": cpu, cpu:scalar, cpu:avx2, cpu:avx512, reference or cuda:N expected"));

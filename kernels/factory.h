@@ -29,11 +29,11 @@ const char* Name(InstructionSet isa);  // "scalar", "avx2", "avx512"
 
 // "cpu", "cpu:scalar", "cpu:avx2", "cpu:avx512", "reference" or "cuda:N", as --device says.
 // A GPU's backend takes no more than `device_memory_bytes` of its memory; 0: what is free.
-// `graphs` is for GPUs, too.
+// `cuda` is for GPUs, too: hosts compute in one way.
 // Errors: INVALID_ARGUMENT naming the choices; those of kernels/cuda_access.h.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const std::string& device, int threads,
                                                      int64_t device_memory_bytes = 0,
-                                                     CudaGraphs graphs = CudaGraphs::kOn);
+                                                     const CudaOptions& cuda = {});
 
 // Cores this process may use: affinity and cgroup v1/v2 quotas counted; at least 1.
 int UsableCores();

@@ -103,7 +103,7 @@ absl::StatusOr<HostedStage> ModelStore::Load(const StageAssignment& assignment) 
   HostedStage hosted;
   ASSIGN_OR_RETURN(hosted.backend,
                    MakeBackend(options_.device, options_.threads,
-                               static_cast<int64_t>(options_.memory_bytes), options_.cuda_graphs));
+                               static_cast<int64_t>(options_.memory_bytes), options_.cuda));
   ASSIGN_OR_RETURN(hosted.stage, LoadStage(*hosted.backend, model, assignment, options));
   const uint64_t blocks_per_sequence =
       static_cast<uint64_t>((options.max_context + kKvBlockTokens - 1) / kKvBlockTokens);

@@ -17,7 +17,7 @@ struct ModelStoreOptions {
   std::string device = "cpu";  // as MakeBackend takes it
   int threads = 0;
   uint64_t memory_bytes = 0;  // for weights, scratch and KV cache
-  CudaGraphs cuda_graphs = CudaGraphs::kOn;
+  CudaOptions cuda;
   // To receive weights from other workers with; must outlive the store. Null: none are.
   const NcclSetup* nccl = nullptr;
   TlsOptions tls;

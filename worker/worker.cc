@@ -87,7 +87,8 @@ int ThreadsOf(const WorkerConfig& config) {
 absl::StatusOr<MachineRates> MeasureRates(const WorkerConfig& config) {
   if (IsCuda(config.device)) {
     ASSIGN_OR_RETURN(const int index, CudaIndex(config.device));
-    return MeasureCudaRates(index);
+    ASSIGN_OR_RETURN(const CudaRates rates, MeasureCudaRates(index));
+    return rates.general;
   }
   return MeasureMachineRates(ThreadsOf(config), config.memory_bytes);
 }
@@ -140,7 +141,7 @@ Worker::Parts::Parts(const WorkerConfig& config_in, ProcessHealth& health_in)
              .device = config.device,
              .threads = config.threads,
              .memory_bytes = config.memory_bytes,
-             .cuda_graphs = config.cuda_graphs,
+             .cuda = config.cuda,
              .nccl = &nccl,
              .tls = config.tls}),
       loop(config.session, [this](WorkerEffect& effect) { Apply(effect); }),
@@ -231,7 +232,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
     return absl::NotFoundError(absl::StrCat("model directory ", config.model_dir, " is not there"));
   }
   std::unique_ptr<Backend> backend;  // fails early; stages get their own
-  ASSIGN_OR_RETURN(backend, MakeBackend(config.device, config.threads));
+  ASSIGN_OR_RETURN(backend, MakeBackend(config.device, config.threads, 0, config.cuda));
   for (const std::string& warning : CpuWarnings(config.device, config.threads,
                                                 SupportedInstructionSets().back(), UsableCores())) {
     LogWarning("slow arithmetic", {{"reason", warning}});

@@ -23,7 +23,7 @@ struct WorkerConfig {
   std::string device = "cpu";
   std::string worker_id;  // empty: made of host and process
   uint64_t memory_bytes = 0;
-  CudaGraphs cuda_graphs = CudaGraphs::kOn;
+  CudaOptions cuda;
   std::string nccl_library;  // name or path; empty: the loader's, and none on the host
   std::string nccl_host_id;  // NCCL_HOSTID, which lets ranks share a GPU; empty: they may not
   int threads = 0;           // 0: the cores this process may use

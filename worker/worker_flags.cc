@@ -51,6 +51,9 @@ WorkerFlags::WorkerFlags(CLI::App& app) {
   app.add_option("--device", config_.device,
                  "cpu, cpu:scalar, cpu:avx2, cpu:avx512, reference or cuda:N")
       ->capture_default_str();
+  app.add_flag_callback(
+      "--deterministic", [this] { config_.cuda.arithmetic = CudaArithmetic::kDeterministic; },
+      kDeterministicHelp);
   app.add_option(
       "--memory", memory_,
       "bytes for weights, scratch and KV cache, as in 2GiB; of a GPU, its context counts "
@@ -93,7 +96,7 @@ absl::StatusOr<WorkerConfig> WorkerFlags::Config() const {
   if (config.model_dir.empty()) {
     return absl::InvalidArgumentError("--model-dir or --model is required");
   }
-  config.cuda_graphs = cuda_graphs_ == "on" ? CudaGraphs::kOn : CudaGraphs::kOff;
+  config.cuda.graphs = cuda_graphs_ == "on" ? CudaGraphs::kOn : CudaGraphs::kOff;
   ASSIGN_OR_RETURN(config.memory_bytes, MemoryBudget(config.device, memory_));
   ASSIGN_OR_RETURN(config.session.head.step_timeout, ParseWait("--step-timeout", step_timeout_));
   ASSIGN_OR_RETURN(config.drain_timeout, ParseWait("--drain-timeout", drain_timeout_));

@@ -13,6 +13,7 @@ Limits Mean(const Limits& a, const Limits& b) {
       (a.read_bytes_per_second + b.read_bytes_per_second) / 2,
       (a.int8_operations_per_second + b.int8_operations_per_second) / 2,
       (a.float_operations_per_second + b.float_operations_per_second) / 2,
+      a.floats,
   };
 }
 
@@ -34,6 +35,7 @@ absl::StatusOr<std::unique_ptr<Bencher>> Bencher::Create(const RateProbeOptions&
 }
 
 Limits Bencher::Sample() {
+  if (probe_ == nullptr) return known_;
   return {probe_->ReadBytesPerSecond(), probe_->Int8OperationsPerSecond(),
           probe_->FloatOperationsPerSecond()};
 }
@@ -61,7 +63,7 @@ Measurement Bencher::Measure(const Work& work, const std::function<double()>& ru
   result.limits = repetitions[repetitions.size() / 2].limits;
   const bool reads = ReadSeconds(work, result.limits) > ComputeSeconds(work, result.limits);
   const bool integers = work.int8_operations > work.float_operations;
-  result.limit = reads ? "read" : integers ? "int8" : "f32";
+  result.limit = reads ? "read" : integers ? "int8" : result.limits.floats;
   for (const Repetition& repetition : repetitions) {
     result.seconds.push_back(repetition.seconds);
     result.shares.push_back(repetition.share);

@@ -22,13 +22,14 @@ struct Limits {
   double read_bytes_per_second = 0;
   double int8_operations_per_second = 0;
   double float_operations_per_second = 0;
+  const char* floats = "f32";  // what float operations are done in
 };
 
 struct Measurement {
   std::vector<double> seconds;  // ascending
   std::vector<double> shares;   // of the nearer limit, ascending; limits are the mean of before
                                 // and after each repetition
-  std::string limit;            // the nearer one: "read", "int8" or "f32"
+  std::string limit;            // the nearer one: "read", "int8" or "f32"; of a GPU also "f16"
   Limits limits;                // of the median repetition
 
   double median_seconds() const { return seconds[seconds.size() / 2]; }
@@ -42,6 +43,8 @@ class Bencher {
   // `repeats` >= 1, an odd number for a true median. Errors: those of RateProbe::Create.
   static absl::StatusOr<std::unique_ptr<Bencher>> Create(const RateProbeOptions& options,
                                                          int repeats);
+  // Beside limits that were measured before, as those of a GPU.
+  Bencher(const Limits& limits, int repeats) : known_(limits), repeats_(repeats) {}
 
   // Runs `run` once to warm up and then `repeats` times, with limits taken between. `run`
   // returns the seconds it took.
@@ -52,7 +55,8 @@ class Bencher {
       : probe_(std::move(probe)), repeats_(repeats) {}
   Limits Sample();
 
-  const std::unique_ptr<RateProbe> probe_;
+  const std::unique_ptr<RateProbe> probe_;  // null: the limits are known
+  const Limits known_;
   const int repeats_;
 };
 

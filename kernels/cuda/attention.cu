@@ -108,6 +108,18 @@ __device__ __forceinline__ bool Sees(const AttentionLaunch& args, const Tile& ti
   return position <= own && (args.window == 0 || position > own - args.window);
 }
 
+// Whether keys and values are codes that have a scale.
+template <class Cached>
+constexpr bool IsCodes() {
+  return sizeof(typename Cached::One) == 1;
+}
+
+// The tile's KV head in block number `index` of the sequence, counted through the cache.
+__device__ __forceinline__ int64_t HeadOfBlock(const AttentionLaunch& args, const Tile& tile,
+                                               int index) {
+  return int64_t{tile.blocks[index]} * args.cache.num_kv_heads + tile.kv_head;
+}
+
 template <int kQueries>
 __device__ void LoadQueries(const AttentionLaunch& args, const Tile& tile,
                             const Shared<kQueries>& shared) {
@@ -164,14 +176,20 @@ __device__ void Score(const AttentionLaunch& args, const Tile& tile, const Share
     const int position = span * kAttentionSpan + j;
     float sum[kQueries] = {};
     if (position >= tile.lowest && position <= tile.highest) {
-      const int64_t block = tile.blocks[position / kAttentionBlock];
-      const int64_t slot = (block * args.cache.num_kv_heads + tile.kv_head) * kAttentionBlock +
-                           position % kAttentionBlock;
-      const typename Cached::One* key = keys + slot * padded + LaneOfHalf() * steps;
+      const int64_t head = HeadOfBlock(args, tile, position / kAttentionBlock);
+      const int in_block = position % kAttentionBlock;
+      const typename Cached::One* key =
+          keys + (head * kAttentionBlock + in_block) * padded + LaneOfHalf() * steps;
+      [[maybe_unused]] const float scale =
+          IsCodes<Cached>() ? args.cache.scales[2 * head * kAttentionBlock + in_block] : 1.0f;
       const float* queries = shared.queries + LaneOfHalf() * steps;
       for (int step = 0; step < steps; step += kVector) {
         float k[kVector];
         Load<Cached, kVector>(key + step, k);
+        if constexpr (IsCodes<Cached>()) {
+#pragma unroll
+          for (int v = 0; v < kVector; ++v) k[v] = k[v] * scale;
+        }
 #pragma unroll
         for (int q = 0; q < kQueries; ++q) {
           float x[kVector];
@@ -260,14 +278,18 @@ __device__ void SumValues(const AttentionLaunch& args, const Tile& tile,
   const int padded = args.cache.padded_dim();
   for (int block = first; block < end; ++block) {
     const int position = span * kAttentionSpan + block * kAttentionBlock;
-    const int64_t id = tile.blocks[position / kAttentionBlock];
-    const typename Cached::One* value =
-        values + (id * args.cache.num_kv_heads + tile.kv_head) * kAttentionBlock * padded + d;
+    const int64_t head = HeadOfBlock(args, tile, position / kAttentionBlock);
+    const typename Cached::One* value = values + head * kAttentionBlock * padded + d;
+    [[maybe_unused]] const float* scales =
+        IsCodes<Cached>() ? args.cache.scales + (2 * head + 1) * kAttentionBlock : nullptr;
     float v[kAttentionBlock];
 #pragma unroll
     for (int j = 0; j < kAttentionBlock; ++j) {
       const bool inside = position + j >= tile.lowest && position + j <= tile.highest;
       v[j] = inside ? Cached::Widen(value[j * padded]) : 0.0f;
+      if constexpr (IsCodes<Cached>()) {
+        if (inside) v[j] = v[j] * scales[j];
+      }
     }
 #pragma unroll
     for (int q = 0; q < kQueries; ++q) {
@@ -438,7 +460,8 @@ void LaunchCached(const AttentionLaunch& args, void* stream) {
 void LaunchAttention(const AttentionLaunch& args, void* stream) {
   if (args.queries.rows == 0) return;
   if (args.cache.dtype == DType::kF32) return LaunchCached<F32>(args, stream);
-  LaunchCached<F16>(args, stream);
+  if (args.cache.dtype == DType::kF16) return LaunchCached<F16>(args, stream);
+  LaunchCached<I8>(args, stream);
 }
 
 }  // namespace sauva::cuda

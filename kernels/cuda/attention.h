@@ -8,11 +8,13 @@ namespace sauva::cuda {
 
 // Keys: [blocks][KV heads][16 tokens][16 lanes][steps], element d in lane d % 16, step d / 16,
 // so that a thread that is a virtual lane reads its elements together. Values:
-// [blocks][KV heads][16 tokens][padded dim].
+// [blocks][KV heads][16 tokens][padded dim]. Scales: [blocks][KV heads][16 of keys, 16 of
+// values].
 struct KvView {
   void* keys = nullptr;
   void* values = nullptr;
-  DType dtype = DType::kF32;  // kF32 or kF16
+  float* scales = nullptr;    // kI8 only
+  DType dtype = DType::kF32;  // kF32, kF16 or kI8
   int num_kv_heads = 0;
   int head_dim = 0;
 

@@ -8,9 +8,9 @@
 namespace sauva {
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memory_bytes,
-                                                         CudaGraphs graphs) {
+                                                         const CudaOptions& options) {
   ASSIGN_OR_RETURN(std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, memory_bytes));
-  return std::make_unique<cuda::CudaBackend>(std::move(device), graphs);
+  return std::make_unique<cuda::CudaBackend>(std::move(device), options);
 }
 
 bool BuildHasCuda() { return true; }
@@ -25,11 +25,13 @@ absl::StatusOr<std::string> CudaDeviceId(int index) {
   return device->facts().id;
 }
 
-absl::StatusOr<MachineRates> MeasureCudaRates(int index) {
+absl::StatusOr<CudaRates> MeasureCudaRates(int index) {
   ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, 0));
   const cuda::DeviceRates rates = cuda::MeasureDeviceRates();
-  return MachineRates{.read_bytes_per_second = rates.read_bytes_per_second,
-                      .operations_per_second = rates.operations_per_second};
+  return CudaRates{.general = {.read_bytes_per_second = rates.read_bytes_per_second,
+                               .operations_per_second = rates.operations_per_second},
+                   .f16_operations_per_second = rates.f16_operations_per_second,
+                   .int8_operations_per_second = rates.int8_operations_per_second};
 }
 
 }  // namespace sauva

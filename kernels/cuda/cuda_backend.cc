@@ -84,11 +84,16 @@ class CudaRopeTable : public RopeTable {
 
 }  // namespace
 
-CudaBackend::CudaBackend(std::unique_ptr<Device> device, CudaGraphs graphs)
-    : device_(std::move(device)), wanted_graphs_(graphs) {}
+CudaBackend::CudaBackend(std::unique_ptr<Device> device, const CudaOptions& options)
+    : device_(std::move(device)),
+      options_(options),
+      units_(options.arithmetic == CudaArithmetic::kFast
+                 ? MatrixUnitsOf(device_->facts().compute_capability)
+                 : MatrixUnits::kNone) {}
 
 std::string CudaBackend::backend_class() const {
-  return absl::StrCat("cuda-sm", device_->facts().compute_capability);
+  return absl::StrCat("cuda-sm", device_->facts().compute_capability,
+                      options_.arithmetic == CudaArithmetic::kFast ? "" : "-deterministic");
 }
 
 absl::StatusOr<std::unique_ptr<Buffer>> CudaBackend::Allocate(int64_t bytes) {
@@ -102,28 +107,30 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::PrepareWeight(const WeightS
                    CudaWeight::Create(*device_, source, format));
   any_codes_ = any_codes_ || weight->is_codes();
   any_outliers_ = any_outliers_ || weight->activation().rounding == Rounding::kLlmInt8;
+  any_halves_ = any_halves_ || OnMatrixUnits(*weight);
   RETURN_IF_ERROR(ReserveQuantized());
+  RETURN_IF_ERROR(ReserveHalves());
   return weight;
 }
 
 absl::StatusOr<std::unique_ptr<KvCache>> CudaBackend::AllocateKv(const KvShape& shape) {
   RETURN_IF_ERROR(ValidateKvShape(shape));
   graphs_.Forget();  // the cache that they write is replaced
-  if (shape.dtype == DType::kI8) {
-    return absl::UnimplementedError(
-        "a KV cache of int8; the CUDA backend has f32 and f16 (--kv-type)");
-  }
   if (shape.head_dim > kMaxHeadDim) {
     return absl::UnimplementedError(absl::StrCat(
         "heads of ", shape.head_dim, " numbers; the CUDA backend has up to ", kMaxHeadDim));
   }
   KvView view = {
       .dtype = shape.dtype, .num_kv_heads = shape.num_kv_heads, .head_dim = shape.head_dim};
-  const int64_t bytes = int64_t{shape.num_blocks} * shape.num_kv_heads * kAttentionBlock *
-                        view.padded_dim() * SizeOf(shape.dtype);
-  ASSIGN_OR_RETURN(DeviceMemory memory, DeviceMemory::Allocate(*device_, 2 * bytes));
+  const int64_t vectors = int64_t{shape.num_blocks} * shape.num_kv_heads * kAttentionBlock;
+  const int64_t bytes = vectors * view.padded_dim() * SizeOf(shape.dtype);
+  const bool codes = shape.dtype == DType::kI8;
+  const int64_t scale_bytes = codes ? vectors * int64_t{sizeof(float)} : 0;
+  ASSIGN_OR_RETURN(DeviceMemory memory,
+                   DeviceMemory::Allocate(*device_, 2 * (bytes + scale_bytes)));
   view.keys = memory.data();
   view.values = memory.as<std::byte>() + bytes;
+  if (codes) view.scales = reinterpret_cast<float*>(memory.as<std::byte>() + 2 * bytes);
   return std::make_unique<CudaKvCache>(view, std::move(memory));
 }
 
@@ -157,10 +164,20 @@ absl::Status CudaBackend::ReserveQuantized() {
   return absl::OkStatus();
 }
 
+absl::Status CudaBackend::ReserveHalves() {
+  const int64_t tokens = step_.limits().max_tokens;
+  if (tokens == 0 || !any_halves_ || half_elements_.data() != nullptr) return absl::OkStatus();
+  ASSIGN_OR_RETURN(half_elements_,
+                   DeviceMemory::Allocate(*device_, HalfElementBytes(tokens, max_columns_)));
+  ASSIGN_OR_RETURN(half_scales_, DeviceMemory::Allocate(*device_, tokens * int64_t{sizeof(float)}));
+  return absl::OkStatus();
+}
+
 absl::Status CudaBackend::Reserve(const StepLimits& limits, int64_t max_columns, int vocab_size) {
   RETURN_IF_ERROR(step_.Reserve(*device_, limits));
   max_columns_ = max_columns;
   RETURN_IF_ERROR(ReserveQuantized());
+  RETURN_IF_ERROR(ReserveHalves());
   const int64_t spans = step_.max_spans();
   const int64_t split_rows = std::min(limits.max_tokens, kMostSplitRows);
   // A head has at least 16 numbers in any model known, and two more floats.
@@ -170,7 +187,7 @@ absl::Status CudaBackend::Reserve(const StepLimits& limits, int64_t max_columns,
                      DeviceMemory::Allocate(*device_, std::min(partial_bytes, kMostPartialBytes)));
   }
   RETURN_IF_ERROR(sampler_.Reserve(*device_, limits.max_sequences, vocab_size));
-  if (wanted_graphs_ == CudaGraphs::kOff) return absl::OkStatus();
+  if (options_.graphs == CudaGraphs::kOff) return absl::OkStatus();
   const absl::Status graphs = graphs_.Reserve(*device_, {.max_decode_rows = step_.max_decode_rows(),
                                                          .max_sampled_rows = limits.max_sequences,
                                                          .max_spans = step_.max_spans()});
@@ -219,8 +236,26 @@ void CudaBackend::Norm(const NormArgs& args) {
              device_->stream());
 }
 
+bool CudaBackend::OnMatrixUnits(const CudaWeight& weight) const {
+  return !weight.is_codes() && CanMultiply(units_, weight.floats().dtype);
+}
+
+void CudaBackend::MatMulOnUnits(const CudaWeight& weight, const MatMulArgs& args) {
+  const HalfRows x = {.elements = half_elements_.as<uint16_t>(),
+                      .scales = half_scales_.as<float>()};
+  LaunchRoundRows({.x = View(args.x), .dtype = weight.floats().dtype, .out = x}, device_->stream());
+  LaunchHalfMatMul({.weight = weight.floats(),
+                    .units = units_,
+                    .x = x,
+                    .tokens = args.x.rows,
+                    .bias = PointerOf(args.bias),
+                    .out = View(args.out)},
+                   device_->stream());
+}
+
 void CudaBackend::MatMul(const MatMulArgs& args) {
   const auto& weight = static_cast<const CudaWeight&>(*args.weight);
+  if (OnMatrixUnits(weight)) return MatMulOnUnits(weight, args);
   void* const stream = device_->stream();
   if (!weight.is_codes()) {
     LaunchFloatMatMul({.weight = weight.floats(),

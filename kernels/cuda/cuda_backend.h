@@ -11,6 +11,7 @@
 #include "kernels/cuda/cuda_step.h"
 #include "kernels/cuda/cuda_weight.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/half_matmul.h"
 #include "kernels/cuda/quantized_rows.h"
 #include "kernels/cuda/step_graphs.h"
 #include "kernels/cuda_access.h"
@@ -18,12 +19,13 @@
 namespace sauva::cuda {
 
 // The ops as kernels queued on one stream of one GPU, in the order of the numerics contract:
-// a sum is added up as on the host, whatever the tile. Only Sample and the copies to the host
-// wait for the device. Parts of decode steps are recorded and replayed (step_graphs.h).
+// a sum is added up as on the host, whatever the tile; but for matrices of f16 and bf16 in fast
+// arithmetic (half_matmul.h), whose backend class is another. Only Sample and the copies to the
+// host wait for the device. Parts of decode steps are recorded and replayed (step_graphs.h).
 // Thread: one step thread.
 class CudaBackend : public Backend {
  public:
-  explicit CudaBackend(std::unique_ptr<Device> device, CudaGraphs graphs = CudaGraphs::kOn);
+  CudaBackend(std::unique_ptr<Device> device, const CudaOptions& options);
 
   std::string backend_class() const override;
   int64_t used_bytes() const override { return device_->used_bytes(); }
@@ -54,17 +56,24 @@ class CudaBackend : public Backend {
  private:
   // What matrices of codes need beside them, once there are such and limits are known.
   absl::Status ReserveQuantized();
+  // The same for matrices on matrix units.
+  absl::Status ReserveHalves();
+  bool OnMatrixUnits(const CudaWeight& weight) const;
+  void MatMulOnUnits(const CudaWeight& weight, const MatMulArgs& args);
 
   const std::unique_ptr<Device> device_;
+  const CudaOptions options_;
+  const MatrixUnits units_;  // that may be used
   CudaStep step_;
   int64_t max_columns_ = 0;
   bool any_codes_ = false;     // some weight is of codes
   bool any_outliers_ = false;  // some weight leaves columns in float
+  bool any_halves_ = false;    // some weight is multiplied on matrix units
   DeviceMemory codes_, facts_, outliers_, num_outliers_;
   QuantizedRows quantized_;  // of the matmul being queued
-  DeviceMemory partials_;    // of attention
+  DeviceMemory half_elements_, half_scales_;
+  DeviceMemory partials_;  // of attention
   CudaSampler sampler_;
-  const CudaGraphs wanted_graphs_;
   StepGraphs graphs_;
 };
 

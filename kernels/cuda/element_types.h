@@ -3,7 +3,7 @@
 #include "simt_target.h"
 
 // Element types as stored in device memory: One is an element, Four are four of them in one
-// load.
+// load. Widen of int8 is a code without its scale.
 namespace sauva::cuda {
 
 struct F32 {
@@ -24,6 +24,18 @@ struct BF16 {
   static __device__ __forceinline__ float Widen(uint16_t x) {
     return FloatOf(static_cast<uint32_t>(x) << 16);
   }
+  // To nearest even; NaN stays NaN.
+  static __device__ __forceinline__ uint16_t Narrow(float x) {
+    const uint32_t bits = BitsOf(x);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fc0u;
+    return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  }
+};
+
+struct I8 {
+  using One = int8_t;
+  using Four = char4;
+  static __device__ __forceinline__ float Widen(int8_t x) { return static_cast<float>(x); }
 };
 
 // Reads kCount (1 or 4) elements, widened; 4 lie aligned to their size.

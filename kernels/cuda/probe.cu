@@ -32,6 +32,34 @@ __global__ void MultiplyAdd(float factor, float* sink) {
   if (sum == 1.0f) *sink = sum;  // never: the factor is 0
 }
 
+constexpr int kTiles = 1 << 12;  // matrix instructions per warp and round, in kChains chains
+
+__global__ void MultiplyTilesF16(uint32_t pair, float* sink) {
+  const uint32_t a[4] = {pair, pair, pair, pair};
+  const uint32_t b[2] = {pair, pair};
+  float sums[kChains][4] = {};
+  for (int i = 0; i < kTiles / kChains; ++i) {
+#pragma unroll
+    for (int chain = 0; chain < kChains; ++chain) MultiplyF16(a, b, sums[chain]);
+  }
+  float sum = 0;
+  for (const auto& four : sums) sum += four[0] + four[1] + four[2] + four[3];
+  if (sum == 1.0f) *sink = sum;  // never: the operands are 0
+}
+
+__global__ void MultiplyTilesInt8(uint32_t codes, float* sink) {
+  const uint32_t a[4] = {codes, codes, codes, codes};
+  const uint32_t b[2] = {codes, codes};
+  int32_t sums[kChains][4] = {};
+  for (int i = 0; i < kTiles / kChains; ++i) {
+#pragma unroll
+    for (int chain = 0; chain < kChains; ++chain) MultiplyInt8(a, b, sums[chain]);
+  }
+  int32_t sum = 0;
+  for (const auto& four : sums) sum += four[0] + four[1] + four[2] + four[3];
+  if (sum == 1) *sink = 1;  // never: the operands are 0
+}
+
 // Seconds of the fastest of a few runs; 0 when the device refuses.
 template <class F>
 double BestSeconds(const F& run) {
@@ -80,11 +108,16 @@ DeviceRates MeasureDeviceRates() {
   const double read =
       BestSeconds([&] { Launch(Read, shape, memory, bytes / sizeof(float4), sink); });
   const double computed = BestSeconds([&] { Launch(MultiplyAdd, shape, 0.0f, sink); });
+  const double halves = BestSeconds([&] { Launch(MultiplyTilesF16, shape, 0u, sink); });
+  const double codes = BestSeconds([&] { Launch(MultiplyTilesInt8, shape, 0u, sink); });
   cudaFree(memory);
   if (read > 0) rates.read_bytes_per_second = static_cast<double>(bytes) / read;
   if (computed > 0) {
     rates.operations_per_second = 2.0 * kFmas * kThreads * static_cast<double>(blocks) / computed;
   }
+  const double tiles = double{kTiles} * kThreads / 32 * static_cast<double>(blocks);
+  if (halves > 0) rates.f16_operations_per_second = tiles * 2 * 16 * 8 * 16 / halves;
+  if (codes > 0) rates.int8_operations_per_second = tiles * 2 * 16 * 8 * 32 / codes;
   return rates;
 }
 

@@ -1,28 +1,14 @@
+#include "kernels/cuda/int8_rounding.h"
 #include "kernels/cuda/quantized_rows.h"
 #include "kernels/cuda/weight_layout.h"
-#include "kernels/numerics.h"
-#include "simt_target.h"
 
 namespace sauva::cuda {
 namespace {
 
-constexpr int kWarp = 32;
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / kWarp;
-constexpr uint32_t kInfinityBits = 0x7f800000u;
-constexpr uint32_t kNanBits = 0x7fc00000u;
 
 __device__ __forceinline__ int Lane() { return static_cast<int>(threadIdx.x) % kWarp; }
-
-__device__ __forceinline__ uint32_t MagnitudeBits(float x) { return BitsOf(x) & 0x7fffffffu; }
-
-__device__ __forceinline__ uint32_t WarpMax(uint32_t bits) {
-  for (int mask = kWarp / 2; mask > 0; mask /= 2) {
-    const uint32_t other = ShuffleXor(bits, mask);
-    bits = other > bits ? other : bits;
-  }
-  return bits;
-}
 
 // Code column `column` of a row; 0 beyond the end.
 __device__ __forceinline__ float ValueAt(const QuantizeLaunch& args, int64_t token,
@@ -30,13 +16,6 @@ __device__ __forceinline__ float ValueAt(const QuantizeLaunch& args, int64_t tok
   if (column >= args.x.columns) return 0;
   const int64_t from = args.column_order != nullptr ? args.column_order[column] : column;
   return args.x.data[token * args.x.stride + from];
-}
-
-__device__ __forceinline__ int Round(float value, float inverse) {
-  const float scaled = value * inverse;
-  const float low = scaled < kInt8Max ? scaled : kInt8Max;
-  const float bounded = low > -kInt8Max ? low : -kInt8Max;
-  return static_cast<int>((bounded + kRoundMagic) - kRoundMagic);
 }
 
 // Writes one group: each lane of the warp has one of its codes.
@@ -62,28 +41,19 @@ __global__ void QuantizeGroups(QuantizeLaunch args) {
   const int64_t past = first + args.activation_groups;
   const int64_t end = past < groups ? past : groups;
   const int64_t token = blockIdx.x;
-  // Magnitudes compared as integers order like the numbers, infinity and NaN on top.
   uint32_t magnitude = 0;
   for (int64_t group = first; group < end; ++group) {
-    const uint32_t bits = MagnitudeBits(ValueAt(args, token, group * kInt8Unit + Lane()));
-    magnitude = bits > magnitude ? bits : magnitude;
+    const float value = ValueAt(args, token, group * kInt8Unit + Lane());
+    magnitude = LargerBits(magnitude, MagnitudeBits(value));
   }
-  const uint32_t bits = WarpMax(magnitude);
-  const float largest = FloatOf(bits);
-  float scale = 0;
-  float inverse = 0;  // the codes stay 0
-  if (bits >= kInfinityBits) {
-    scale = FloatOf(kNanBits);
-  } else if (args.rounding == Rounding::kStatic) {
-    scale = args.static_scale;
-    inverse = 1 / args.static_scale;
-  } else if (largest >= kInt8SmallestMagnitude) {
-    scale = largest / kInt8Max;
-    inverse = kInt8Max / largest;
+  CodeScale by = ScaleFor(WarpMax(magnitude));
+  // A static scale is that of all groups but those with a number that is not finite.
+  if (args.rounding == Rounding::kStatic && by.scale == by.scale) {
+    by = {args.static_scale, 1 / args.static_scale};
   }
   for (int64_t group = first; group < end; ++group) {
     const float value = ValueAt(args, token, group * kInt8Unit + Lane());
-    Store(args, token, group, inverse != 0 ? Round(value, inverse) : 0, scale);
+    Store(args, token, group, RoundCode(value, by), by.scale);
   }
 }
 
@@ -105,18 +75,13 @@ __global__ void QuantizeBesideOutliers(QuantizeLaunch args) {
     const uint32_t before = others & ((1u << Lane()) - 1u);
     if (outlier) outliers[count + CountBits(before)] = static_cast<int32_t>(column);
     count += CountBits(others);
-    const uint32_t magnitude = outlier ? 0u : MagnitudeBits(value);
-    bits = magnitude > bits ? magnitude : bits;
+    bits = LargerBits(bits, outlier ? 0u : MagnitudeBits(value));
   }
   if (Lane() == 0) args.out.num_outliers[token] = count;
-  const float largest = FloatOf(WarpMax(bits));
-  const bool any = largest >= kInt8SmallestMagnitude;
-  const float scale = any ? largest / kInt8Max : 0.0f;
-  const float inverse = any ? kInt8Max / largest : 0.0f;
+  const CodeScale by = ScaleFor(WarpMax(bits));
   for (int64_t group = 0; group < groups; ++group) {
     const float value = ValueAt(args, token, group * kInt8Unit + Lane());
-    const int code = any && !is_outlier(value) ? Round(value, inverse) : 0;
-    Store(args, token, group, code, scale);
+    Store(args, token, group, is_outlier(value) ? 0 : RoundCode(value, by), by.scale);
   }
 }
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -81,6 +82,44 @@ TEST(BencherTest, SharesAreOfTheNearerLimit) {
   const Measurement computing =
       (*bencher)->Measure({.bytes = 1, .int8_operations = 1e15}, [] { return 1.0; });
   EXPECT_EQ(computing.limit, "int8");
+}
+
+TEST(BencherTest, KnownLimitsAreTakenAsTheyAre) {
+  Bencher bencher({.read_bytes_per_second = 1e9,
+                   .int8_operations_per_second = 4e12,
+                   .float_operations_per_second = 2e12,
+                   .floats = "f16"},
+                  1);
+  const Measurement computing =
+      bencher.Measure({.bytes = 1, .float_operations = 1e12}, [] { return 1.0; });
+  EXPECT_EQ(computing.limit, "f16");
+  EXPECT_DOUBLE_EQ(computing.median_share(), 0.5);
+}
+
+TEST(ModelBenchTest, RandomWeightsNeedAConfigurationAlone) {
+  std::string directory = ::testing::TempDir() + "random_weights_XXXXXX";
+  ASSERT_NE(mkdtemp(directory.data()), nullptr);
+  std::ofstream(directory + "/config.json")
+      << R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+             "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+             "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": false,
+             "vocab_size": 100, "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float16"})";
+  ModelBenchOptions options = {.model = directory,
+                               .weight_format = LoadFormat::kInt8,
+                               .threads = 1,
+                               .prompt_tokens = 20,
+                               .decode_steps = 2,
+                               .rows = {3},
+                               .repeats = 1,
+                               .probe_bytes = 1 << 20};
+  EXPECT_TRUE(absl::IsNotFound(RunModelBench(options).status()));
+  options.random_weights = true;
+  const auto result = RunModelBench(options);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->lines.size(), 2u);
+  // Both layers' seven matrices and the head, a byte or two each.
+  EXPECT_GT(result->weight_bytes, 2 * (3 * 64 * 96 + 3 * 64 * 64));
 }
 
 // Makes a checkpoint of a format with the tool and measures it, which loads and runs it.

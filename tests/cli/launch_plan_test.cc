@@ -132,6 +132,17 @@ TEST_F(LaunchPlanTest, GivesWorkersTheirGpus) {
   EXPECT_EQ(ValueOf(plan.workers[3], "--device"), "cpu");
 }
 
+TEST_F(LaunchPlanTest, TellsEveryWorkerToBeDeterministicWhenAsked) {
+  machine_.has_cuda = true;
+  options_.workers = {"cuda:0:4GiB", "cuda:1"};
+  const auto told = [](const ServiceCommand& worker) {
+    return std::ranges::count(worker.command.arguments, "--deterministic") == 1;
+  };
+  EXPECT_TRUE(std::ranges::none_of(Plan()->workers, told));
+  options_.deterministic = true;
+  EXPECT_TRUE(std::ranges::all_of(Plan()->workers, told));
+}
+
 TEST_F(LaunchPlanTest, RefusesDevicesItDoesNotHave) {
   options_.workers = {"cuda:0"};
   EXPECT_EQ(Plan().status().code(), absl::StatusCode::kUnimplemented);

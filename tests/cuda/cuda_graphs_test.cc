@@ -27,8 +27,9 @@ constexpr int64_t kBudget = int64_t{1} << 30;
 LocalPipeline::BackendFactory Emulated(CudaGraphs graphs = CudaGraphs::kOn,
                                        Recordings recordings = Recordings::kWork) {
   return [=] {
-    return std::make_unique<cuda::CudaBackend>(cuda::MakeEmulatedDevice(kBudget, recordings),
-                                               graphs);
+    return std::make_unique<cuda::CudaBackend>(
+        cuda::MakeEmulatedDevice(kBudget, {.recordings = recordings}),
+        CudaOptions{.graphs = graphs});
   };
 }
 
@@ -112,7 +113,8 @@ TEST(CudaGraphsTest, ABudgetWithoutRoomForThemServesWithoutThem) {
         [&] {
           auto made = cuda::MakeEmulatedDevice(budget);
           device = made.get();
-          return std::make_unique<cuda::CudaBackend>(std::move(made), graphs);
+          return std::make_unique<cuda::CudaBackend>(std::move(made),
+                                                     CudaOptions{.graphs = graphs});
         },
         options);
     EXPECT_TRUE(pipeline.ok()) << pipeline.status();
@@ -167,7 +169,7 @@ TEST(CudaGraphsTest, ADecodeStepTakesNoHeapMemoryAndWaitsOnceOnEachStage) {
       [&] {
         auto device = cuda::MakeEmulatedDevice(kBudget);
         devices.push_back(device.get());
-        return std::make_unique<cuda::CudaBackend>(std::move(device));
+        return std::make_unique<cuda::CudaBackend>(std::move(device), CudaOptions{});
       },
       LoadFormat::kInt8, DType::kF16);
   decoding.Prepare(0);

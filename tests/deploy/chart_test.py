@@ -371,9 +371,6 @@ class ContradictionTest(unittest.TestCase):
         self.refused("everything", {"model.replicas": 1, "model.stages": 4, "model.spares": 0},
                      "hold 0 pipelines of model.stages, 4")
 
-    def test_a_kv_cache_that_a_gpu_cannot_have(self):
-        self.refused("one_gpu", {"model.kvType": "int8"}, "model.kvType is int8", "workerGroups gpu")
-
     def test_two_groups_of_one_name(self):
         self.refused("two_groups", {"workerGroups.1.name": "large"}, "name large is there twice")
 

@@ -27,6 +27,4 @@ std::vector<Candidate> Candidates() {
   return candidates;
 }
 
-std::vector<DType> KvTypes() { return {DType::kF32, DType::kF16, DType::kI8}; }
-
 }  // namespace sauva::testing

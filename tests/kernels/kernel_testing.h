@@ -22,8 +22,6 @@ struct Candidate {
 // this CPU runs (AVX-512 with and without VNNI) on 1, 2 and 3 threads. In tests/cuda: the
 // CUDA backend on the emulator.
 std::vector<Candidate> Candidates();
-// How the candidates can store keys and values.
-std::vector<DType> KvTypes();
 
 // Rows with memory of their own; the stride is wider than the row, and odd.
 class Matrix {

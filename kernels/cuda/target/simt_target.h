@@ -97,4 +97,68 @@ __device__ __forceinline__ void MultiplyInt8(const uint32_t (&a)[4], const uint3
 #endif
 }
 
+// accumulator [16, 8] += a [16, 16] b [16, 8] of f16 or bf16, by the whole warp, from compute
+// capability 8.0 on; f16 also on 7.5. Registers of lane l, with row = l / 4 and four = l % 4,
+// two elements to a register, the lower k lower:
+//   a[0] rows `row`, k 2 four + {0, 1}; a[1] row + 8, the same k;
+//   a[2] rows `row`, k 8 + 2 four + {0, 1}; a[3] row + 8;
+//   b[0] column `row`, k 2 four + {0, 1}; b[1] k 8 + 2 four + {0, 1};
+//   accumulator[0, 1] row `row`, columns 2 four + {0, 1}; [2, 3] row + 8.
+// Source: PTX ISA, "Matrix fragments for mma.m16n8k16" and "mma.m16n8k8".
+__device__ __forceinline__ void MultiplyF16(const uint32_t (&a)[4], const uint32_t (&b)[2],
+                                            float (&accumulator)[4]) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(accumulator[0]), "+f"(accumulator[1]), "+f"(accumulator[2]), "+f"(accumulator[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  for (int half = 0; half < 2; ++half) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(accumulator[0]), "+f"(accumulator[1]), "+f"(accumulator[2]), "+f"(accumulator[3])
+        : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+  }
+#endif
+}
+__device__ __forceinline__ void MultiplyBF16([[maybe_unused]] const uint32_t (&a)[4],
+                                             [[maybe_unused]] const uint32_t (&b)[2],
+                                             [[maybe_unused]] float (&accumulator)[4]) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(accumulator[0]), "+f"(accumulator[1]), "+f"(accumulator[2]), "+f"(accumulator[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  __trap();  // nobody launches it there
+#endif
+}
+
+// Copies 16 bytes from device to shared memory while the thread goes on, from compute
+// capability 8.0 on; both are aligned to 16 bytes. A thread's copies since its last
+// CommitCopies are a group; WaitForCopies returns when all groups of the thread but its latest
+// kLeft are there, for other threads after a barrier.
+__device__ __forceinline__ void CopyAsync([[maybe_unused]] void* shared,
+                                          [[maybe_unused]] const void* from) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                   static_cast<uint32_t>(__cvta_generic_to_shared(shared))),
+               "l"(from)
+               : "memory");
+#else
+  __trap();  // nobody launches it there
+#endif
+}
+__device__ __forceinline__ void CommitCopies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+template <int kLeft>
+__device__ __forceinline__ void WaitForCopies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+#endif
+}
+
 }  // namespace sauva::cuda

@@ -28,8 +28,10 @@ class EmulatedRecording : public Recording {
 
 class EmulatedDevice : public Device {
  public:
-  EmulatedDevice(int64_t budget_bytes, Recordings recordings)
-      : Device(budget_bytes), recordings_(recordings) {}
+  EmulatedDevice(int64_t budget_bytes, const EmulatedGpu& gpu)
+      : Device(budget_bytes),
+        facts_{.name = "host emulator", .compute_capability = gpu.compute_capability},
+        recordings_(gpu.recordings) {}
 
   const DeviceFacts& facts() const override { return facts_; }
   void* stream() override { return &stream_; }
@@ -87,15 +89,15 @@ class EmulatedDevice : public Device {
     }
   }
 
-  const DeviceFacts facts_ = {.name = "host emulator", .compute_capability = 0};
+  const DeviceFacts facts_;
   const Recordings recordings_;
   emulator::Stream stream_;
 };
 
 }  // namespace
 
-std::unique_ptr<Device> MakeEmulatedDevice(int64_t budget_bytes, Recordings recordings) {
-  return std::make_unique<EmulatedDevice>(budget_bytes, recordings);
+std::unique_ptr<Device> MakeEmulatedDevice(int64_t budget_bytes, const EmulatedGpu& gpu) {
+  return std::make_unique<EmulatedDevice>(budget_bytes, gpu);
 }
 
 int64_t NumReplays() { return num_replays; }

@@ -10,7 +10,6 @@
 
 #include "base/check.h"
 #include "tests/cuda/emulator/fiber.h"
-#include "tests/cuda/emulator/simt_target.h"
 
 namespace sauva::emulator {
 
@@ -29,8 +28,16 @@ struct Warp {
   alignas(16) std::array<std::array<std::byte, kWarp * kMaxExchange>, 2> values;
 };
 
+struct Copy {
+  unsigned char* to;
+  const void* from;
+  int64_t group;  // of the thread, counted from 0
+};
+
 struct Thread {
   Fiber fiber;
+  std::vector<Copy> copies;  // begun and not waited for, oldest first
+  int64_t copy_groups = 0;   // committed
   const Meeting* waits_for = nullptr;
   int64_t until_met = 0;
 
@@ -96,7 +103,9 @@ void RunThreads(Block& block) {
       block.current = index;
       threadIdx.x = static_cast<unsigned>(index);
       thread.fiber.Resume();
-      if (thread.fiber.done()) --running;
+      if (!thread.fiber.done()) continue;
+      Check(thread.copies.empty(), "a thread waits for its copies before it ends");
+      --running;
     }
     Check(advanced, "every thread of a block comes to its barriers and warp exchanges");
   }
@@ -108,6 +117,7 @@ void RunBlock(Block& block, absl::FunctionRef<void()> kernel) {
   for (int i = 0; i < block.num_threads; ++i) {
     std::unique_ptr<Thread>& thread = block.threads[static_cast<size_t>(i)];
     if (thread == nullptr) thread = std::make_unique<Thread>();
+    thread->copy_groups = 0;
     thread->fiber.Start(kernel);
   }
   RunThreads(block);
@@ -159,31 +169,36 @@ const std::byte* Exchange(const void* value, size_t size) {
   return values;
 }
 
+void BeginCopy(void* to, const void* from) {
+  Block& block = TheBlock();
+  auto* bytes = static_cast<unsigned char*>(to);
+  Check(bytes >= SharedMemory() && bytes + kCopyBytes <= SharedMemory() + block.shared->size(),
+        "copies end in the block's shared memory");
+  const auto aligned = [](const void* at) {
+    return reinterpret_cast<uintptr_t>(at) % kCopyBytes == 0;
+  };
+  Check(aligned(to) && aligned(from), "what is copied is aligned");
+  std::fill_n(bytes, kCopyBytes, static_cast<unsigned char>(0xff));
+  Thread& thread = *block.threads[static_cast<size_t>(block.current)];
+  thread.copies.push_back({bytes, from, thread.copy_groups});
+}
+
+void CommitCopies() {
+  Block& block = TheBlock();
+  ++block.threads[static_cast<size_t>(block.current)]->copy_groups;
+}
+
+void WaitForCopies(int groups_left) {
+  Block& block = TheBlock();
+  Thread& thread = *block.threads[static_cast<size_t>(block.current)];
+  const int64_t first_left = thread.copy_groups - groups_left;
+  auto copy = thread.copies.begin();
+  for (; copy != thread.copies.end() && copy->group < first_left; ++copy) {
+    std::memcpy(copy->to, copy->from, kCopyBytes);
+  }
+  thread.copies.erase(thread.copies.begin(), copy);
+}
+
 int64_t NumLaunches() { return TheBlock().launches; }
 
 }  // namespace sauva::emulator
-
-namespace sauva::cuda {
-
-void MultiplyInt8(const uint32_t (&a)[4], const uint32_t (&b)[2], int32_t (&accumulator)[4]) {
-  struct Fragments {
-    uint32_t a[4];
-    uint32_t b[2];
-  };
-  Fragments mine;
-  std::copy_n(a, 4, mine.a);
-  std::copy_n(b, 2, mine.b);
-  const auto lanes = emulator::ExchangeInWarp(mine);
-  const auto code = [](uint32_t four, int i) { return static_cast<int8_t>(four >> (8 * i)); };
-  for (int i = 0; i < 4; ++i) {
-    const int row = emulator::Lane() / 4 + 8 * (i / 2);
-    const int column = emulator::Lane() % 4 * 2 + i % 2;
-    for (int k = 0; k < 32; ++k) {
-      const int8_t x = code(lanes[row % 8 * 4 + k % 16 / 4].a[row / 8 + 2 * (k / 16)], k % 4);
-      const int8_t y = code(lanes[column * 4 + k % 16 / 4].b[k / 16], k % 4);
-      accumulator[i] += x * y;
-    }
-  }
-}
-
-}  // namespace sauva::cuda

@@ -21,7 +21,8 @@ namespace sauva::emulator {
 constexpr int kWarp = 32;
 constexpr int kMaxThreads = 1024;       // of a block
 constexpr int kMaxSharedBytes = 49152;  // of a block, without opting in to more
-constexpr int kMaxExchange = 32;        // bytes per lane
+constexpr int kMaxExchange = 48;        // bytes per lane
+constexpr int kCopyBytes = 16;          // of an asynchronous copy
 
 struct Dimensions {
   unsigned x = 1, y = 1, z = 1;
@@ -67,6 +68,12 @@ LaneValues<T> ExchangeInWarp(const T& value) {
   static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= kMaxExchange);
   return LaneValues<T>(Exchange(&value, sizeof value));
 }
+
+// A copy of kCopyBytes to shared memory that is done when its thread waits for it and not
+// before; until then the bytes are NaN. A block ends with all copies waited for.
+void BeginCopy(void* to, const void* from);
+void CommitCopies();
+void WaitForCopies(int groups_left);
 
 // Kernels run so far, for tests that count launches.
 int64_t NumLaunches();

@@ -30,6 +30,9 @@ struct alignas(16) float4 {
 struct alignas(8) ushort4 {
   uint16_t x, y, z, w;
 };
+struct alignas(4) char4 {
+  int8_t x, y, z, w;
+};
 
 using sauva::emulator::blockDim;
 using sauva::emulator::blockIdx;
@@ -103,5 +106,14 @@ T LoadOnce(const T* from) {
 }
 
 void MultiplyInt8(const uint32_t (&a)[4], const uint32_t (&b)[2], int32_t (&accumulator)[4]);
+void MultiplyF16(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&accumulator)[4]);
+void MultiplyBF16(const uint32_t (&a)[4], const uint32_t (&b)[2], float (&accumulator)[4]);
+
+inline void CopyAsync(void* shared, const void* from) { emulator::BeginCopy(shared, from); }
+inline void CommitCopies() { emulator::CommitCopies(); }
+template <int kLeft>
+void WaitForCopies() {
+  emulator::WaitForCopies(kLeft);
+}
 
 }  // namespace sauva::cuda

@@ -44,9 +44,6 @@
 {{- $count = add $count (int .count) -}}
 {{- $kind := include "sauva.deviceKind" .device -}}
 {{- $_ := set $kinds $kind (add (get $kinds $kind) (int .count) | int) -}}
-{{- if and (eq $kind "gpu") (eq $v.model.kvType "int8") -}}
-{{- fail (printf "model.kvType is int8, which workerGroups %s cannot do: device is %s" .name .device) -}}
-{{- end -}}
 {{- include "sauva.validateGroup" . -}}
 {{- end -}}
 {{- $wanted := add (mul (int $v.model.replicas) (max 1 (int $v.model.stages))) (int $v.model.spares) -}}
