@@ -125,6 +125,7 @@ prepare() {
 answers() {
   local out=$1 pid code=0 gateway="" i
   shift
+  : >up.json # or the line of the cluster before is read
   "${SAUVA[@]}" up --model models/prose --json --grpc 127.0.0.1:0 --http 127.0.0.1:0 \
     --coordinator 127.0.0.1:0 --stages 2 "$@" >up.json 2>up.err &
   pid=$!
