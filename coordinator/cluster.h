@@ -82,6 +82,15 @@ struct PipelineRecord {
   }
 };
 
+// What is remembered of the links of a pipeline that ended: an end of one may say only then
+// that it failed.
+struct EndedLinks {
+  uint64_t epoch = 0;
+  std::vector<StageEndpoint> stages;
+  std::vector<char> reached;  // by a step, each stage
+  bool failure_noted = false;
+};
+
 struct ModelRecord {
   ModelDescription description;
   int replicas = 1;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <set>
 #include <string>
@@ -106,8 +107,7 @@ class Coordinator {
   WorkerRecord& Admit(const WorkerJoined& event);
   WorkerRecord* Hear(ConnectionId connection);
   void Reconcile(WorkerRecord& worker, const std::optional<StageReport>& report);
-  void NoteLinkFailure(const PipelineRecord& pipeline, int reporter_stage,
-                       const StageBroken& broken);
+  void NoteLinkFailure(const std::string& reporter, const StageBroken& broken);
   void Blame(WorkerRecord& suspect);
   void Lose(const std::string& worker_id, const std::string& reason);
   void ExpireLeases();
@@ -121,6 +121,7 @@ class Coordinator {
   void FailLoad(PipelineRecord& pipeline, const std::string& error);
   void End(uint64_t epoch, const std::string& reason);
   void RememberEnded(uint64_t epoch);
+  void RememberLinks(const PipelineRecord& pipeline);
   static void Hold(WorkerRecord& worker, const StageAssignment& assignment, LayerRange layers);
   void Retire(PipelineRecord& pipeline, absl::Time deadline);
   void EndIdleAndOverdue();
@@ -187,6 +188,7 @@ class Coordinator {
   std::map<uint64_t, PipelineRecord> pipelines_;  // by epoch
   std::map<std::string, ModelRecord> models_;     // by name
   LinkFailures link_failures_;
+  std::deque<EndedLinks> ended_links_;  // of the newest few pipelines that had some by NCCL
   WaitingList waiting_;
   CoordinatorCounters counters_;
 

@@ -141,15 +141,19 @@ void Coordinator::Handle(const BreakCame& event) {
   const StageBroken& broken = event.broken;
   const WorkerRecord* reporter = Hear(event.connection);
   const PipelineRecord* pipeline = FindPipeline(broken.epoch);
-  if (reporter == nullptr || pipeline == nullptr || reporter->epoch != broken.epoch) return;
+  if (reporter == nullptr) return;
+  if (pipeline == nullptr || reporter->epoch != broken.epoch) {
+    return NoteLinkFailure(reporter->id(), broken);
+  }
   const std::string reason =
       absl::StrCat("worker ", reporter->id(), " reports: ", broken.reason,
                    broken.suspect_worker_id.empty() ? "" : "; suspects ", broken.suspect_worker_id);
   const bool has_suspect = broken.suspect_worker_id != reporter->id() &&
                            pipeline->StageOf(broken.suspect_worker_id) >= 0;
   ModelRecord* model = FindModelByDigest(pipeline->assignment.model.digest);
-  NoteLinkFailure(*pipeline, pipeline->StageOf(reporter->id()), broken);
-  End(broken.epoch, reason);
+  const std::string reporter_id = reporter->id();
+  End(broken.epoch, reason);  // may lose the reporter, too
+  NoteLinkFailure(reporter_id, broken);
   if (WorkerRecord* suspect = has_suspect ? FindWorker(broken.suspect_worker_id) : nullptr) {
     Blame(*suspect);
   } else if (model != nullptr) {
@@ -158,18 +162,21 @@ void Coordinator::Handle(const BreakCame& event) {
 }
 
 // An NCCL link over which no step has passed yet was never there: something between the two
-// workers is in its way, and will be again.
-void Coordinator::NoteLinkFailure(const PipelineRecord& pipeline, int reporter_stage,
-                                  const StageBroken& broken) {
-  const int from = broken.nccl_link.value_or(-1);
-  if (from < 0 || (reporter_stage != from && reporter_stage != from + 1)) return;
-  const std::vector<StageEndpoint>& stages = pipeline.stages();
-  const size_t to = static_cast<size_t>(from) + 1;
-  if (to >= stages.size() || stages[to - 1].link != LinkKind::kNccl) return;
-  if (pipeline.reports[to] && pipeline.reports[to]->steps_done > 0) return;
+// workers is in its way, and will be again. Its failure ends the pipeline, and another worker
+// may have been quicker to say that it did.
+void Coordinator::NoteLinkFailure(const std::string& reporter, const StageBroken& broken) {
+  const auto ended = std::ranges::find(ended_links_, broken.epoch, &EndedLinks::epoch);
+  if (!broken.nccl_link || ended == ended_links_.end() || ended->failure_noted) return;
+  const int from = *broken.nccl_link;
+  const int to = from + 1;
+  if (from < 0 || to >= static_cast<int>(ended->stages.size())) return;
+  const std::string& sender = ended->stages[from].worker_id;
+  const std::string& receiver = ended->stages[to].worker_id;
+  if (ended->stages[from].link != LinkKind::kNccl || ended->reached[to]) return;
+  if (reporter != sender && reporter != receiver) return;
+  if (FindWorker(sender) == nullptr || FindWorker(receiver) == nullptr) return;  // that was it
+  ended->failure_noted = true;
   ++counters_.link_failures;
-  const std::string& sender = stages[to - 1].worker_id;
-  const std::string& receiver = stages[to].worker_id;
   if (!link_failures_.Add(sender, receiver, broken.reason, now_)) return;
   ++counters_.links_given_up;
   Log(Level::kWarning,

@@ -20,6 +20,8 @@ constexpr absl::Duration kServedWell = absl::Seconds(30);
 // A worker cut off for longer than so many epochs take to end is told to stop anyway, after
 // the time that is given to pipelines of other coordinators.
 constexpr size_t kRememberedEpochs = 4096;
+// Pipelines whose stages may still be telling why they ended.
+constexpr size_t kRememberedLinks = 64;
 
 std::string DescribeStages(const std::vector<StageEndpoint>& stages) {
   std::string text;
@@ -152,6 +154,7 @@ void Coordinator::End(uint64_t epoch, const std::string& reason) {
   pipelines_.erase(found);
   ++counters_.epochs_ended;
   RememberEnded(epoch);
+  RememberLinks(pipeline);
   Log(Level::kWarning, "pipeline ended", {{"epoch", epoch}, {"reason", reason}});
   for (const StageEndpoint& stage : pipeline.stages()) {
     WorkerRecord* worker = FindWorker(stage.worker_id);
@@ -171,6 +174,20 @@ void Coordinator::End(uint64_t epoch, const std::string& reason) {
 void Coordinator::RememberEnded(uint64_t epoch) {
   ended_.insert(epoch);
   if (ended_.size() > kRememberedEpochs) ended_.erase(ended_.begin());
+}
+
+void Coordinator::RememberLinks(const PipelineRecord& pipeline) {
+  if (std::ranges::none_of(pipeline.stages(), [](const StageEndpoint& stage) {
+        return stage.link == LinkKind::kNccl;
+      })) {
+    return;
+  }
+  EndedLinks links{.epoch = pipeline.epoch(), .stages = pipeline.stages()};
+  for (const std::optional<StageReport>& report : pipeline.reports) {
+    links.reached.push_back(report && report->steps_done > 0);
+  }
+  ended_links_.push_back(std::move(links));
+  if (ended_links_.size() > kRememberedLinks) ended_links_.pop_front();
 }
 
 void Coordinator::Hold(WorkerRecord& worker, const StageAssignment& assignment, LayerRange layers) {

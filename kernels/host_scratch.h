@@ -13,8 +13,7 @@ struct HostScratch {
   int64_t max_columns = 0;  // of a matrix's input
   int vocab_size = 0;
 
-  // Units: bytes. No less than Backend::reserved_bytes of the CPU backend, on any instruction
-  // set.
+  // Units: bytes. What Backend::reserved_bytes of the CPU backend will be.
   int64_t BytesFor(int threads) const;
 };
 

@@ -105,6 +105,23 @@ TEST(CoordinatorLinksTest, ALinkOverWhichStepsHavePassedIsNotGivenUp) {
   EXPECT_EQ(story.coordinator().num_failed_pairs(), 0u);
 }
 
+// The end of a link closes its streams, and who hears of that may be quicker to report.
+TEST(CoordinatorLinksTest, AFailureIsCountedOnceThoughThePipelineHasEndedBeforeItIsTold) {
+  Story story = Serving(LinkPolicy::kAuto);
+  for (int i = 0; i < 2; ++i) {
+    const PipelineStatus pipeline = story.OnlyPipeline();
+    const std::vector<std::string> workers = story.WorkersOf(pipeline);
+    story.Break(workers[1], "");
+    for (const std::string& worker : workers) {
+      story.Event(BreakCame{story.worker(worker).connection,
+                            {.epoch = pipeline.epoch, .reason = "test", .nccl_link = 0}});
+    }
+    story.AdvanceUntilReady();
+    EXPECT_EQ(story.coordinator().counters().link_failures, static_cast<uint64_t>(i + 1));
+  }
+  EXPECT_EQ(LinkOf(story), LinkKind::kGrpc);
+}
+
 TEST(CoordinatorLinksTest, OnlyAnEndOfTheLinkCanSayThatItFailed) {
   Story story = Serving(LinkPolicy::kAuto);
   for (const int link : {-1, 1, 7}) {

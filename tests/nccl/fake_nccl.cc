@@ -2,10 +2,12 @@
 //   other-version  makes the first process that asks another version
 //   no-connect     while it is there, no two ranks meet: each says so at once
 //   hang-id, hang-abort  while they are there, ncclGetUniqueId or ncclCommAbort does not return
+//   hanging-…      a call that does not
 //   id-…           an id that was made and whose two ranks have not met: NCCL keeps a thread and
 //                  a socket for each
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -31,9 +33,16 @@ int Version() {
 }
 
 void HangWhileThere(const char* file) {
-  while (access((Folder() + "/" + file).c_str(), F_OK) == 0) {
+  static std::atomic<int> calls = 0;
+  const std::string path = Folder() + "/" + file;
+  if (access(path.c_str(), F_OK) != 0) return;
+  const std::string mark =
+      Folder() + "/hanging-" + std::to_string(getpid()) + "-" + std::to_string(++calls);
+  std::ofstream(mark).put('\n');
+  while (access(path.c_str(), F_OK) == 0) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
+  unlink(mark.c_str());
 }
 
 }  // namespace

@@ -106,10 +106,28 @@ void World::RunUntilEnded() {
       return;
     }
     if (timeline_.now() > std::max(faults_end_, gateway_->last_delivery()) + kPatience) {
-      return Fail(absl::StrCat(gateway_->num_open(), " requests have not ended, and none goes on"));
+      return Fail(absl::StrCat(gateway_->num_open(),
+                               " requests have not ended, and none goes on:", WhatIsOpen()));
     }
     timeline_.Step();
   }
+}
+
+std::string World::WhatIsOpen() const {
+  std::string open;
+  for (const SimRequest& request : requests_) {
+    if (request.end) continue;
+    absl::StrAppend(&open, " ", request.sample.request_id, " with ", request.received.size(),
+                    " tokens of ", request.sample.rules.sampling.max_tokens);
+  }
+  for (const WorkerNode& worker : workers_) {
+    const HeadSession& head = worker.process->session().head();
+    if (head.num_streams() == 0) continue;
+    absl::StrAppend(&open, "; ", worker.process->options().worker_id, " has ", head.num_streams(),
+                    " streams, ", head.num_running(), " running, ", head.num_waiting(), " waiting");
+  }
+  absl::StrAppend(&open, "; ", coordinator_->machine().num_waiting(), " dispatches wait");
+  return open;
 }
 
 bool World::AllRequestsEnded() const {

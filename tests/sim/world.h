@@ -73,6 +73,7 @@ class World {
   void StartWorker(size_t index);
   void KillWorker(size_t index);
   bool NcclConnects(NodeId a, NodeId b);
+  std::string WhatIsOpen() const;
   void EndWorker(size_t index);
   void DrainWorker(size_t index);
   absl::Duration Outage();

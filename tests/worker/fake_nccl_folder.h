@@ -40,12 +40,9 @@ class FakeNcclFolder {
   void Lay(const std::string& file) const { std::ofstream(path_ + "/" + file).put('\n'); }
   void Take(const std::string& file) const { std::filesystem::remove(path_ + "/" + file); }
   // Ids that were made and whose two ranks have not met.
-  int OutstandingIds() const {
-    int count = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
-      count += entry.path().filename().string().starts_with("id-") ? 1 : 0;
-    }
-    return count;
+  int OutstandingIds() const { return Count("id-"); }
+  bool AwaitHangingCalls(int count) const {
+    return SoonTrue([&] { return Count("hanging-") == count; });
   }
   NcclAccess Access() const {
     return {.library = library_,
@@ -54,6 +51,14 @@ class FakeNcclFolder {
   }
 
  private:
+  int Count(const std::string& prefix) const {
+    int count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      count += entry.path().filename().string().starts_with(prefix) ? 1 : 0;
+    }
+    return count;
+  }
+
   std::string path_;
   NcclLibrary library_;
 };

@@ -101,7 +101,7 @@ TEST_F(NcclEndTest, AnEndIsLetGoAtOnceWhileItsAbortHangs) {
   folder_.Lay("hang-abort");
   EXPECT_TRUE(LetGo(sender));
   EXPECT_TRUE(LetGo(receiver));
-  EXPECT_EQ(setup_.ends.running(), 2);
+  EXPECT_TRUE(folder_.AwaitHangingCalls(2));
   folder_.Take("hang-abort");
   EXPECT_TRUE(SoonTrue([&] { return setup_.ends.running() == 0; }));
 }
@@ -110,7 +110,9 @@ TEST_F(NcclEndTest, AnEndIsLetGoAtOnceWhileTheCallForItsIdHangs) {
   folder_.Lay("hang-id");
   Told sent;
   auto sender = StartSender(sent);
+  ASSERT_TRUE(folder_.AwaitHangingCalls(1));
   EXPECT_TRUE(LetGo(sender));
+  EXPECT_EQ(setup_.ends.running(), 1);
   folder_.Take("hang-id");
   EXPECT_TRUE(SoonTrue([&] { return setup_.ends.running() == 0; }));
   EXPECT_FALSE(sent.id.has_value()) << "it was let go before";
@@ -124,7 +126,9 @@ TEST_F(NcclEndTest, EndsThatHangAreBounded) {
   for (; status.ok() && started < 100; ++started) {
     auto end = Start({.epoch = 1, .sends = true, .max_values = 8}, sent);
     status = end.status();
-    if (end.ok()) SoonTrue([&] { return setup_.ends.running() == started + 1; });
+    if (end.ok()) {
+      ASSERT_TRUE(folder_.AwaitHangingCalls(started + 1));
+    }
   }
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(status.message(), HasSubstr("8 threads of earlier ones still run, the limit is 8"));
