@@ -20,7 +20,7 @@ struct PackedStream {
   const int panel;
   Activations x;
   const uint8_t* streams[kPanels];  // the next unit of each panel
-  // From there to what is read ahead: the same panel, or its end that of the panels after these.
+  // From there to what is read ahead: in the same panels, at their end in those after them.
   int64_t ahead = kStreamReadAhead;
   L sum[kTokens][kPanels];
   L inner[kTokens][kPanels];
