@@ -205,7 +205,7 @@ inline void VisitBlocks(const Group& group, BlockRange blocks, const AttentionSu
   EndRuns<L>(group, to);
 }
 
-// Where each number is read once, by a single run, it is widened as it is read.
+// Where each number is read once, by a single run, it is widened as it is read, if at all.
 template <class L, class Stored>
 inline void VisitSpan(const Group& group, int span, const AttentionSums& to) {
   Clear<L>(to, group.count);
@@ -213,7 +213,7 @@ inline void VisitSpan(const Group& group, int span, const AttentionSums& to) {
   if (blocks.first >= blocks.end) return;
   const int head_dim = group.tile.head_dim;
   const bool one_run = group.count <= L::kQueries && (group.count & (group.count - 1)) == 0;
-  if (one_run && head_dim % kLanes == 0) {
+  if ((Stored::kWide || one_run) && head_dim % kLanes == 0) {
     VisitBlocks<L, Stored>(group, blocks, to, [&](int, const unsigned char* block) {
       return Stored::At(block, head_dim);
     });

@@ -18,6 +18,7 @@ namespace {
 template <class L, class S>
 struct FloatsBlock {
   using Element = typename S::Element;
+  static constexpr bool kWide = sizeof(Element) == sizeof(float);  // nothing is left to widen
   const Element* keys;
   const Element* values;
   int64_t row;  // elements from value to value
@@ -33,6 +34,7 @@ struct FloatsBlock {
 
 template <class L>
 struct Int8Block {
+  static constexpr bool kWide = false;
   const int8_t* keys;
   int64_t head_dim;
 

@@ -11,8 +11,7 @@ namespace {
 
 // Int8 dot products by one instruction for four columns. Its first operand is unsigned,
 // which is why unpacked weights have an offset; it does not saturate, so sums stay exact.
-// GCC 12 copies sums to and fro around the builtin, hence the instruction by name; with more
-// than 8 tokens it keeps some of the sums in memory.
+// GCC 12 copies sums to and fro around the builtin, hence the instruction by name.
 struct VnniDots {
   using Integers = Avx512Lanes::Integers;
   static constexpr bool kSigned = false;
