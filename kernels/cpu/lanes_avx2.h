@@ -157,9 +157,10 @@ struct Avx2Lanes {
   }
 
   static constexpr bool kSigned = true;
-  static constexpr bool kByPairs = false;
-  static constexpr int kStreamTokens = 2;
-  static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 1; }
+  static constexpr bool kByPairs = true;
+  static constexpr bool kBatches = false;
+  static constexpr int kStreamTokens = 4;
+  static constexpr int StreamPanels(int) { return 1; }
   struct Integers {
     __m256i low, high;
   };
@@ -173,15 +174,15 @@ struct Avx2Lanes {
     return _mm256_set1_epi32(four);
   }
   // Pairs of products of small bytes, below 16, fit 16 bits eight times over.
-  template <int kTokens, int kPanels>
+  template <int kQuads, int kTokens, int kPanels>
   static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
     const __m256i ones = _mm256_set1_epi16(1);
     for (int p = 0; p < kPanels; ++p) {
       __m256i low[kTokens], high[kTokens];
 #pragma GCC unroll 8
-      for (int quad = 0; quad < 8; ++quad) {
-        const __m256i w_low = LoadWords(bytes + p * 512 + quad * 64);
-        const __m256i w_high = LoadWords(bytes + p * 512 + quad * 64 + 32);
+      for (int quad = 0; quad < kQuads; ++quad) {
+        const __m256i w_low = LoadWords(bytes + (p * kQuads + quad) * 64);
+        const __m256i w_high = LoadWords(bytes + (p * kQuads + quad) * 64 + 32);
 #pragma GCC unroll 4
         for (int t = 0; t < kTokens; ++t) {
           const __m256i four = BroadcastQuad(x + t * 32 + quad * 4);
@@ -199,7 +200,7 @@ struct Avx2Lanes {
     }
   }
   // Pairs of products of two signed bytes, of which x is never -128, fit 16 bits once.
-  template <int kTokens, int kPanels>
+  template <int kQuads, int kTokens, int kPanels>
   static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
     const __m256i ones = _mm256_set1_epi16(1);
     const auto add = [ones](__m256i sum, __m256i w, __m256i magnitude, __m256i four) {
@@ -208,9 +209,9 @@ struct Avx2Lanes {
     };
     for (int p = 0; p < kPanels; ++p) {
 #pragma GCC unroll 8
-      for (int quad = 0; quad < 8; ++quad) {
-        const __m256i w_low = LoadWords(bytes + p * 512 + quad * 64);
-        const __m256i w_high = LoadWords(bytes + p * 512 + quad * 64 + 32);
+      for (int quad = 0; quad < kQuads; ++quad) {
+        const __m256i w_low = LoadWords(bytes + (p * kQuads + quad) * 64);
+        const __m256i w_high = LoadWords(bytes + (p * kQuads + quad) * 64 + 32);
         const __m256i low = _mm256_abs_epi8(w_low);
         const __m256i high = _mm256_abs_epi8(w_high);
 #pragma GCC unroll 4

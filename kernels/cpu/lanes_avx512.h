@@ -137,7 +137,8 @@ struct Avx512Lanes {
   }
 
   static constexpr bool kSigned = false;
-  static constexpr bool kByPairs = false;
+  static constexpr bool kByPairs = true;
+  static constexpr bool kBatches = false;
   static constexpr int kStreamTokens = 4;
   static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 2; }
   struct Integers {
@@ -150,15 +151,15 @@ struct Avx512Lanes {
     return _mm512_set1_epi32(four);
   }
   // Pairs of products of small bytes, below 16, fit 16 bits eight times over.
-  template <int kTokens, int kPanels>
+  template <int kQuads, int kTokens, int kPanels>
   static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
     const __m512i ones = _mm512_set1_epi16(1);
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
       __m512i sum[kTokens];
 #pragma GCC unroll 8
-      for (int quad = 0; quad < 8; ++quad) {
-        const __m512i w = _mm512_loadu_si512(bytes + p * 512 + quad * 64);
+      for (int quad = 0; quad < kQuads; ++quad) {
+        const __m512i w = _mm512_loadu_si512(bytes + (p * kQuads + quad) * 64);
 #pragma GCC unroll 8
         for (int t = 0; t < kTokens; ++t) {
           const __m512i pairs = _mm512_maddubs_epi16(w, BroadcastQuad(x + t * 32 + quad * 4));
@@ -172,13 +173,13 @@ struct Avx512Lanes {
     }
   }
   // Unsigned bytes: columns 0 and 2 of each row, and 1 and 3, as 16-bit numbers.
-  template <int kTokens, int kPanels>
+  template <int kQuads, int kTokens, int kPanels>
   static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) {
 #pragma GCC unroll 8
-      for (int quad = 0; quad < 8; ++quad) {
-        const __m512i w = _mm512_loadu_si512(bytes + p * 512 + quad * 64);
+      for (int quad = 0; quad < kQuads; ++quad) {
+        const __m512i w = _mm512_loadu_si512(bytes + (p * kQuads + quad) * 64);
         const __m512i even = _mm512_and_si512(w, _mm512_set1_epi16(0xff));
         const __m512i odd = _mm512_srli_epi16(w, 8);
 #pragma GCC unroll 8

@@ -18,6 +18,7 @@ struct VnniDots {
 
   static constexpr int kPanelTokens = 8;
   static constexpr bool kByPairs = true;
+  static constexpr bool kBatches = true;
   static constexpr int kStreamTokens = 4;
   static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 2; }
 
@@ -54,13 +55,13 @@ struct VnniDots {
       }
     }
   }
-  template <int kTokens, int kPanels>
+  template <int kQuads, int kTokens, int kPanels>
   static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
-    DotQuads<8>(dot, bytes, x);
+    DotQuads<kQuads>(dot, bytes, x);
   }
-  template <int kTokens, int kPanels>
+  template <int kQuads, int kTokens, int kPanels>
   static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
-    DotWide(dot, bytes, x);
+    DotQuads<kQuads>(dot, bytes, x);
   }
   static Integers DotQuads(Integers sum, Integers bytes, Integers x) {
     return {_mm512_dpbusd_epi32(sum.all, bytes.all, x.all)};

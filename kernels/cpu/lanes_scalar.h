@@ -145,8 +145,10 @@ struct ScalarLanes {
 
   // Exact dot products of int8 codes x with unpacked weights (kernels/cpu/unpack.inc.h).
   static constexpr bool kSigned = true;  // wide bytes
-  // Whether products of two quads at a time are as good as those of whole units.
+  // Whether few tokens meet two quads at a time, which stay in registers, or whole units.
   static constexpr bool kByPairs = false;
+  // Whether more tokens do as well, so many that their sums are in memory.
+  static constexpr bool kBatches = false;
   // Up to so many tokens weights are streamed past sums in registers, so many panels at a time.
   static constexpr int kStreamTokens = 1;
   static constexpr int StreamPanels(int) { return 1; }
@@ -158,25 +160,25 @@ struct ScalarLanes {
     for (int32_t& value : result.lane) value = x;
     return result;
   }
-  // dot[t][p] += one unit of panel p, 512 bytes from `bytes` + p * 512, times x + t * 32.
-  template <class Byte, int kTokens, int kPanels>
+  // dot[t][p] += kQuads quads of panel p, from `bytes` + p * kQuads * 64, times x + t * 32.
+  template <class Byte, int kQuads, int kTokens, int kPanels>
   static void DotBytes(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
     for (int t = 0; t < kTokens; ++t) {
       for (int p = 0; p < kPanels; ++p) {
-        for (int i = 0; i < 512; ++i) {
-          const auto weight = static_cast<Byte>(bytes[p * 512 + i]);
+        for (int i = 0; i < kQuads * 64; ++i) {
+          const auto weight = static_cast<Byte>(bytes[p * kQuads * 64 + i]);
           dot[t][p].lane[i % 64 / 4] += weight * x[t * 32 + i / 64 * 4 + i % 4];
         }
       }
     }
   }
-  template <int kTokens, int kPanels>
+  template <int kQuads, int kTokens, int kPanels>
   static void DotSmall(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
-    DotBytes<uint8_t>(dot, bytes, x);
+    DotBytes<uint8_t, kQuads>(dot, bytes, x);
   }
-  template <int kTokens, int kPanels>
+  template <int kQuads, int kTokens, int kPanels>
   static void DotWide(Integers (&dot)[kTokens][kPanels], const uint8_t* bytes, const int8_t* x) {
-    DotBytes<int8_t>(dot, bytes, x);
+    DotBytes<int8_t, kQuads>(dot, bytes, x);
   }
   // to[i] = table[low nibble of in[i]], to[64 + i] that of its high one, i < 64.
   static void LookUpNibbles(const uint8_t table[16], const uint8_t* in, uint8_t* to) {

@@ -84,16 +84,15 @@ struct PanelDots {
       for (int p = 0; p < kPanels; ++p) dot[t][p] = D::SetInteger(0);
     }
   }
-  // One plane of a unit. x: [kTokens, 32] codes.
+  // Some quads of a plane: [panel, quad, 64 bytes]. x: their codes, of tokens 32 apart.
+  template <int kCount = kQuads>
   void Add(const uint8_t* bytes, const int8_t* x) {
     if constexpr (IsSmall(kFormat)) {
-      D::template DotSmall<kTokens, kPanels>(dot, bytes, x);
+      D::template DotSmall<kCount>(dot, bytes, x);
     } else {
-      D::template DotWide<kTokens, kPanels>(dot, bytes, x);
+      D::template DotWide<kCount>(dot, bytes, x);
     }
   }
-  // The same of a pair of quads: [panel, 128 bytes].
-  void AddPair(const uint8_t* bytes, const int8_t* x) { D::template DotQuads<2>(dot, bytes, x); }
   void Times256() {
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {

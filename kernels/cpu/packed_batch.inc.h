@@ -51,7 +51,7 @@ struct PackedBatch {
           if (kPlane == 0) PrefetchLines<kBytes>(from[p] + pair * kBytes + kBatchReadAhead);
           UnpackPair<D, kFormat>(from[p], pair, bytes + p * kPairSize, kPlaneSize);
         }
-        dots.AddPair(bytes + kPlane * kPlaneSize, codes + pair * (kUnitColumns / kPairs));
+        dots.template Add<2>(bytes + kPlane * kPlaneSize, codes + pair * (kUnitColumns / kPairs));
       }
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) from[p] += UnitBytes(kFormat);

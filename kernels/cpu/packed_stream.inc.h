@@ -64,8 +64,8 @@ struct PackedStream {
       UnpackPair<D, kFormat>(streams[p], pair, bytes + p * kPairSize, kPlane);
     }
     const int8_t* codes = x.codes + pair * (kUnitColumns / kPairs);
-    if (kFormat == CodeFormat::kNf4) high.AddPair(bytes + kPlane, codes);
-    low.AddPair(bytes, codes);
+    if (kFormat == CodeFormat::kNf4) high.template Add<2>(bytes + kPlane, codes);
+    low.template Add<2>(bytes, codes);
   }
 
   // The next activation group, of `units` units.

@@ -13,10 +13,10 @@ namespace {
 template <class D>
 int TileTokens(int tokens) {
   if (tokens <= D::kStreamTokens) return tokens;
-  const int most = D::kByPairs && tokens <= kMostTileTokens ? kMostTileTokens : D::kPanelTokens;
+  const int most = D::kBatches && tokens <= kMostTileTokens ? kMostTileTokens : D::kPanelTokens;
   const int tiles = (tokens + most - 1) / most;
   const int part = (tokens + tiles - 1) / tiles;
-  return D::kByPairs ? (part + kBatchStep - 1) / kBatchStep * kBatchStep : part;
+  return D::kBatches ? (part + kBatchStep - 1) / kBatchStep * kBatchStep : part;
 }
 
 template <class L, class D, CodeFormat kFormat>
@@ -24,7 +24,7 @@ void PackedTileKernel(const PackedTile& tile) {
   if (tile.tokens <= Least(D::kStreamTokens, tile.x.stride)) {
     return StreamSome<L, D, kFormat, D::kStreamTokens>(tile);
   }
-  if constexpr (D::kByPairs) {
+  if constexpr (D::kBatches) {
     BatchTile<L, D, kFormat>(tile);
   } else {
     PieceTile<L, D, kFormat>(tile);

@@ -13,9 +13,17 @@
 namespace sauva {
 namespace {
 
-// 16 words, one of each row: 64 bytes, which every compiler target has some way to hold.
-using Words = uint32_t __attribute__((vector_size(64)));
-using StoredWords = uint32_t __attribute__((vector_size(64), may_alias, aligned(1)));
+// Four columns of some rows: a vector register of the compiler's target, since larger ones are
+// taken apart through memory.
+#if defined(__AVX512F__)
+constexpr int kWordsSize = 64;
+#elif defined(__AVX2__)
+constexpr int kWordsSize = 32;
+#else
+constexpr int kWordsSize = 16;
+#endif
+using Words = uint32_t __attribute__((vector_size(kWordsSize)));
+using StoredWords = uint32_t __attribute__((vector_size(kWordsSize), may_alias, aligned(1)));
 
 inline Words LoadWords(const uint8_t* from) { return *reinterpret_cast<const StoredWords*>(from); }
 inline void StoreWords(Words words, uint8_t* to) { *reinterpret_cast<StoredWords*>(to) = words; }
@@ -46,29 +54,34 @@ constexpr int kCodeOffset = kFormat == CodeFormat::kNf4
 
 // Pair `pair` of quads, 2 * pair and the next, to `out`.
 inline void UnpackPairBits4(const uint8_t* unit, int pair, uint8_t* out) {
-  const Words in = LoadWords(unit + pair * kQuadBytes);
-  StoreWords(in & 0x0f0f0f0fu, out);
-  StoreWords(in >> 4 & 0x0f0f0f0fu, out + kQuadBytes);
+#pragma GCC unroll 4
+  for (int b = 0; b < kQuadBytes; b += kWordsSize) {
+    const Words in = LoadWords(unit + pair * kQuadBytes + b);
+    StoreWords(in & 0x0f0f0f0fu, out + b);
+    StoreWords(in >> 4 & 0x0f0f0f0fu, out + kQuadBytes + b);
+  }
 }
 
 inline void UnpackPairBits3(const uint8_t* unit, int pair, uint8_t* out) {
-  const Words high = LoadWords(unit + 2 * kQuadBytes);
+#pragma GCC unroll 4
+  for (int b = 0; b < kQuadBytes; b += kWordsSize) {
+    const Words high = LoadWords(unit + 2 * kQuadBytes + b);
 #pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    const int quad = 2 * pair + i;
-    const Words two = LoadWords(unit + quad / 4 * kQuadBytes) >> (2 * (quad % 4));
-    const Words third = quad < 2 ? high << (2 - quad) : high >> (quad - 2);
-    StoreWords((two & 0x03030303u) | (third & 0x04040404u), out + i * kQuadBytes);
+    for (int i = 0; i < 2; ++i) {
+      const int quad = 2 * pair + i;
+      const Words two = LoadWords(unit + quad / 4 * kQuadBytes + b) >> (2 * (quad % 4));
+      const Words third = quad < 2 ? high << (2 - quad) : high >> (quad - 2);
+      StoreWords((two & 0x03030303u) | (third & 0x04040404u), out + i * kQuadBytes + b);
+    }
   }
 }
 
 template <class D>
 inline void UnpackPairBits8(const uint8_t* unit, int pair, uint8_t* out) {
   constexpr uint32_t kFlip = D::kSigned ? 0x80u * kEveryByte : 0;
-#pragma GCC unroll 2
-  for (int i = 0; i < 2; ++i) {
-    const Words in = LoadWords(unit + (2 * pair + i) * kQuadBytes);
-    StoreWords(in ^ kFlip, out + i * kQuadBytes);
+#pragma GCC unroll 8
+  for (int b = 0; b < kPairSize; b += kWordsSize) {
+    StoreWords(LoadWords(unit + pair * kPairSize + b) ^ kFlip, out + b);
   }
 }
 
