@@ -19,11 +19,13 @@ status=0
 echo "test …"
 ctest --test-dir build/release --output-on-failure --verbose --no-tests=error -O "$log" \
   </dev/null >/dev/null || status=$?
-if [ "$status" -ne 0 ]; then
-  # The output of failed programs, without the tests in them that passed.
-  grep -aE '\[  FAILED  \]|Failure$|^[0-9]+: .*(FAIL|ERROR|error)' "$log" | head -n 80 >&2 || true
-fi
 sed -n '/tests passed/,$p' "$log"
+if [ "$status" -ne 0 ]; then
+  # The output of failed programs, without the tests in them that passed. Python tells of a
+  # failure below its name.
+  grep -aE -A 16 '^[0-9]+: (FAIL|ERROR): ' "$log" | head -n 80 >&2 || true
+  grep -aE -A 4 'Failure$|\[  FAILED  \]' "$log" | head -n 80 >&2 || true
+fi
 
 kind=without-shared-data
 [ -z "$SAUVA_SHARED_DATA" ] || kind=with-shared-data
