@@ -36,10 +36,11 @@ class Checkpoint {
     return std::nullopt;
   }
 
-  // Reads a matrix that FindQuantized knows, whole.
-  // Errors: NOT_FOUND for another name; INVALID_ARGUMENT naming tensor and value where the
-  // contents contradict their format.
-  virtual absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name) const;
+  // Reads a matrix that FindQuantized knows, whole. Its codes may take the place of `codes`, so
+  // that who reads many needs no new memory for each. Errors: NOT_FOUND for another name;
+  // INVALID_ARGUMENT naming tensor and value where the contents contradict their format.
+  virtual absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name,
+                                                        std::vector<uint8_t> codes) const;
 
   // What was read so far is not wanted soon: its memory may go. Views stay valid.
   virtual void DropPages() const {}

@@ -10,7 +10,8 @@
 
 namespace sauva {
 
-absl::StatusOr<QuantizedMatrix> Checkpoint::ReadQuantized(const std::string& name) const {
+absl::StatusOr<QuantizedMatrix> Checkpoint::ReadQuantized(const std::string& name,
+                                                          std::vector<uint8_t>) const {
   return absl::NotFoundError(absl::StrCat("the checkpoint has no quantized matrix '", name, "'"));
 }
 
@@ -143,12 +144,14 @@ std::optional<QuantizedOutline> MappedCheckpoint::FindQuantized(const std::strin
   return found->second.outline;
 }
 
-absl::StatusOr<QuantizedMatrix> MappedCheckpoint::ReadQuantized(const std::string& name) const {
+absl::StatusOr<QuantizedMatrix> MappedCheckpoint::ReadQuantized(const std::string& name,
+                                                                std::vector<uint8_t> codes) const {
   const auto found = quantized_.find(name);
-  if (found == quantized_.end()) return Checkpoint::ReadQuantized(name);
+  if (found == quantized_.end()) return Checkpoint::ReadQuantized(name, {});
   const Quantized& matrix = found->second;
   return layout_->Read(matrix.parts,
-                       {.rows = matrix.outline.rows, .columns = matrix.outline.columns});
+                       {.rows = matrix.outline.rows, .columns = matrix.outline.columns},
+                       std::move(codes));
 }
 
 void MappedCheckpoint::DropPages() const {

@@ -27,7 +27,8 @@ class MappedCheckpoint : public Checkpoint {
 
   absl::StatusOr<StoredTensor> Find(const std::string& name) const override;
   std::optional<QuantizedOutline> FindQuantized(const std::string& name) const override;
-  absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name) const override;
+  absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name,
+                                                std::vector<uint8_t> codes) const override;
   void DropPages() const override;
   std::vector<std::string> Names() const override;
 

@@ -1,6 +1,7 @@
 #include "quantize/layer_pass.h"
 
 #include <memory>
+#include <utility>
 
 #include "base/check.h"
 #include "base/status_macros.h"
@@ -22,9 +23,10 @@ std::optional<QuantizedOutline> OverlaidCheckpoint::FindQuantized(const std::str
                           .group_size = matrix.group_size};
 }
 
-absl::StatusOr<QuantizedMatrix> OverlaidCheckpoint::ReadQuantized(const std::string& name) const {
+absl::StatusOr<QuantizedMatrix> OverlaidCheckpoint::ReadQuantized(
+    const std::string& name, std::vector<uint8_t> codes) const {
   const auto found = matrices_.find(name);
-  if (found == matrices_.end()) return base_.ReadQuantized(name);
+  if (found == matrices_.end()) return base_.ReadQuantized(name, std::move(codes));
   return *found->second;
 }
 

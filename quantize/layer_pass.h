@@ -28,7 +28,8 @@ class OverlaidCheckpoint : public Checkpoint {
     return base_.Find(name);
   }
   std::optional<QuantizedOutline> FindQuantized(const std::string& name) const override;
-  absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name) const override;
+  absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name,
+                                                std::vector<uint8_t> codes) const override;
   std::vector<std::string> Names() const override { return base_.Names(); }
 
  private:

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -206,8 +207,9 @@ absl::StatusOr<std::optional<std::map<std::string, QuantizedMatrix>>> QuantizedO
           entry.dtype, entry.shape, file.bytes().subspan(entry.begin, entry.end - entry.begin)};
     }
     ASSIGN_OR_RETURN(const StoredTensor tensor, model_.checkpoint->Find(name));
-    ASSIGN_OR_RETURN(matrices[name],
-                     layout_->Read(parts, {.rows = tensor.shape[0], .columns = tensor.shape[1]}));
+    ASSIGN_OR_RETURN(
+        matrices[name],
+        layout_->Read(parts, {.rows = tensor.shape[0], .columns = tensor.shape[1]}, {}));
   }
   return matrices;
 }

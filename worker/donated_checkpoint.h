@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -34,8 +35,9 @@ class DonatedCheckpoint : public Checkpoint {
   std::optional<QuantizedOutline> FindQuantized(const std::string& name) const override {
     return local_.FindQuantized(name);
   }
-  absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name) const override {
-    return local_.ReadQuantized(name);
+  absl::StatusOr<QuantizedMatrix> ReadQuantized(const std::string& name,
+                                                std::vector<uint8_t> codes) const override {
+    return local_.ReadQuantized(name, std::move(codes));
   }
   std::vector<std::string> Names() const override { return local_.Names(); }
 

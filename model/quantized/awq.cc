@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -52,10 +53,10 @@ class AwqLayout : public QuantizedLayout {
                             .stored_bytes = parts.size_bytes()};
   }
 
-  absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts,
-                                       MatrixSize size) const override {
+  absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts, MatrixSize size,
+                                       std::vector<uint8_t> codes) const override {
     ASSIGN_OR_RETURN(const QuantizedOutline outline, Outline(parts, size));
-    QuantizedMatrix matrix = MatrixOf(outline);
+    QuantizedMatrix matrix = MatrixOf(outline, std::move(codes));
     const int64_t groups = matrix.groups();
     matrix.codes.resize(static_cast<size_t>(size.rows * size.columns));
     matrix.zeros.resize(static_cast<size_t>(size.rows * groups));

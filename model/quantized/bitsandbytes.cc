@@ -2,6 +2,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -54,10 +55,10 @@ class BitsandbytesLayout : public QuantizedLayout {
                             .stored_bytes = parts.size_bytes()};
   }
 
-  absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts,
-                                       MatrixSize size) const override {
-    if (parts.Find("SCB") != nullptr) return ReadInt8(parts, size);
-    return ReadNf4(parts, size);
+  absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts, MatrixSize size,
+                                       std::vector<uint8_t> codes) const override {
+    if (parts.Find("SCB") != nullptr) return ReadInt8(parts, size, std::move(codes));
+    return ReadNf4(parts, size, std::move(codes));
   }
 
  private:
@@ -78,9 +79,10 @@ class BitsandbytesLayout : public QuantizedLayout {
                             .stored_bytes = parts.size_bytes()};
   }
 
-  absl::StatusOr<QuantizedMatrix> ReadInt8(const QuantizedParts& parts, MatrixSize size) const {
+  absl::StatusOr<QuantizedMatrix> ReadInt8(const QuantizedParts& parts, MatrixSize size,
+                                           std::vector<uint8_t> codes) const {
     ASSIGN_OR_RETURN(const QuantizedOutline outline, OutlineInt8(parts, size));
-    QuantizedMatrix matrix = MatrixOf(outline);
+    QuantizedMatrix matrix = MatrixOf(outline, std::move(codes));
     matrix.outlier_threshold = threshold_;
     constexpr uint8_t kZero = 128;
     const QuantizedPart& weight = *parts.Find("weight");
@@ -200,13 +202,15 @@ class BitsandbytesLayout : public QuantizedLayout {
     return scales;
   }
 
-  static absl::StatusOr<QuantizedMatrix> ReadNf4(const QuantizedParts& parts, MatrixSize size) {
+  static absl::StatusOr<QuantizedMatrix> ReadNf4(const QuantizedParts& parts, MatrixSize size,
+                                                 std::vector<uint8_t> codes) {
     ASSIGN_OR_RETURN(const State state, ReadState(parts, size));
     QuantizedMatrix matrix{.kind = CodeKind::kNf4,
                            .bits = 4,
                            .rows = size.rows,
                            .columns = size.columns,
-                           .group_size = GroupSize(state, size)};
+                           .group_size = GroupSize(state, size),
+                           .codes = std::move(codes)};
     ASSIGN_OR_RETURN(const std::vector<float> scales,
                      BlockScales(parts, state, NumBlocks(state, size)));
     const int64_t groups = matrix.groups();

@@ -1,4 +1,5 @@
 #include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -70,10 +71,10 @@ class CompressedTensorsLayout : public QuantizedLayout {
                             .stored_bytes = parts.size_bytes()};
   }
 
-  absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts,
-                                       MatrixSize size) const override {
+  absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts, MatrixSize size,
+                                       std::vector<uint8_t> codes) const override {
     ASSIGN_OR_RETURN(const QuantizedOutline outline, Outline(parts, size));
-    QuantizedMatrix matrix = MatrixOf(outline);
+    QuantizedMatrix matrix = MatrixOf(outline, std::move(codes));
     ReadCodes(parts, matrix);
     const int64_t groups = matrix.groups();
     const QuantizedPart& scales = *parts.Find("weight_scale");

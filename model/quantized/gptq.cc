@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
@@ -61,10 +62,10 @@ class GptqLayout : public QuantizedLayout {
                             .stored_bytes = parts.size_bytes()};
   }
 
-  absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts,
-                                       MatrixSize size) const override {
+  absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts, MatrixSize size,
+                                       std::vector<uint8_t> codes) const override {
     ASSIGN_OR_RETURN(const QuantizedOutline outline, Outline(parts, size));
-    QuantizedMatrix matrix = MatrixOf(outline);
+    QuantizedMatrix matrix = MatrixOf(outline, std::move(codes));
     if (const QuantizedPart* group_of_column = parts.Find("g_idx")) {
       ASSIGN_OR_RETURN(matrix.column_order,
                        ColumnOrder(parts, *group_of_column, matrix.group_size));

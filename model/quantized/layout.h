@@ -36,9 +36,10 @@ class QuantizedLayout {
   // small descriptions. Errors: INVALID_ARGUMENT naming the tensor, expected and found.
   virtual absl::StatusOr<QuantizedOutline> Outline(const QuantizedParts& parts,
                                                    MatrixSize size) const = 0;
-  // The matrix. Errors: those of Outline; INVALID_ARGUMENT for values out of range.
-  virtual absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts,
-                                               MatrixSize size) const = 0;
+  // The matrix, its codes in the memory of `codes`.
+  // Errors: those of Outline; INVALID_ARGUMENT for values out of range.
+  virtual absl::StatusOr<QuantizedMatrix> Read(const QuantizedParts& parts, MatrixSize size,
+                                               std::vector<uint8_t> codes) const = 0;
   // Modules that stay as they are, as the configuration lists them.
   const std::vector<std::string>& kept_modules() const { return kept_modules_; }
 

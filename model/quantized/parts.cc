@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -65,12 +66,13 @@ int64_t QuantizedParts::size_bytes() const {
   return bytes;
 }
 
-QuantizedMatrix MatrixOf(const QuantizedOutline& outline) {
+QuantizedMatrix MatrixOf(const QuantizedOutline& outline, std::vector<uint8_t> codes) {
   return {.kind = outline.kind,
           .bits = outline.bits,
           .rows = outline.rows,
           .columns = outline.columns,
           .group_size = outline.group_size,
+          .codes = std::move(codes),
           .activation = outline.activation};
 }
 

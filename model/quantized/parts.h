@@ -52,8 +52,9 @@ uint32_t StreamValue(const Words& word, int64_t index, int bits) {
   return static_cast<uint32_t>(value & ((uint64_t{1} << bits) - 1));
 }
 
-// A matrix of these sizes, as yet without codes, scales and zero points.
-QuantizedMatrix MatrixOf(const QuantizedOutline& outline);
+// A matrix of these sizes, as yet without scales and zero points. `codes` is memory for its codes,
+// whose contents and size do not matter.
+QuantizedMatrix MatrixOf(const QuantizedOutline& outline, std::vector<uint8_t> codes);
 
 // Scales [groups, rows] as the matrix's [rows, groups].
 // Errors: those of CheckScales.

@@ -62,7 +62,7 @@ void Read(const json& header, const SafetensorsHeader& entries, std::span<const 
                                              file.subspan(entry.begin, entry.end - entry.begin)};
   }
   if (!(*layout)->IsQuantized(parts)) return;
-  const auto matrix = (*layout)->Read(parts, size);
+  const auto matrix = (*layout)->Read(parts, size, {});
   if (matrix.ok()) return CheckMatrix(*matrix, size);
   Check(matrix.status().code() == absl::StatusCode::kInvalidArgument, "and else is refused");
 }

@@ -71,7 +71,7 @@ absl::StatusOr<std::unique_ptr<QuantizedLayout>> Layout(const json& config) {
 absl::StatusOr<QuantizedMatrix> Read(const Fixture& fixture) {
   auto layout = Layout(fixture.config);
   if (!layout.ok()) return layout.status();
-  return (*layout)->Read(fixture.parts, fixture.size);
+  return (*layout)->Read(fixture.parts, fixture.size, {});
 }
 
 // Element [row, column] in f32, by the definitions in kernels/quantized_matrix.h.

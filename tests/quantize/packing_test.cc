@@ -53,7 +53,7 @@ absl::StatusOr<QuantizedMatrix> ReadBack(const QuantizedMatrix& matrix,
   const nlohmann::json config = {{"quantization_config", QuantizationConfig(options, {})}};
   const auto layout = ReadQuantizedLayout({{"config.json", config.dump()}});
   if (!layout.ok()) return layout.status();
-  return (*layout)->Read(parts, {.rows = matrix.rows, .columns = matrix.columns});
+  return (*layout)->Read(parts, {.rows = matrix.rows, .columns = matrix.columns}, {});
 }
 
 std::vector<float> Numbers(const QuantizedMatrix& m) {
