@@ -12,9 +12,10 @@ using Level = LogNote::Level;
 
 namespace {
 
-// What the backend of a worker keeps of its memory for its threads.
+// What the backend of a worker keeps of its memory for steps.
 int64_t KeptBytes(const ModelDescription& model, const WorkerHello& worker) {
-  return worker.backend_class == "cpu" ? model.host_scratch.BytesFor(worker.threads) : 0;
+  if (worker.backend_class == "cpu") return model.scratch.BytesOnCpu(worker.threads);
+  return worker.backend_class.starts_with("cuda") ? model.scratch.MostBytesOnGpu() : 0;
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ using Ticket = uint64_t;
 struct ModelDescription {
   ModelRef ref;
   ModelCosts costs;
-  HostScratch host_scratch;  // of a stage on a CPU, beside its costs
+  BackendScratch scratch;  // of a stage, beside its costs
   int max_context = 0;       // tokens, as served
   int vocab_size = 0;
 };

@@ -37,10 +37,10 @@ absl::StatusOr<const CatalogModel*> ModelCatalog::Open(const std::string& name) 
                                 ? std::min(format_.max_context, model.spec.max_context)
                                 : model.spec.max_context;
   description.vocab_size = model.spec.vocab_size;
-  description.host_scratch =
-      EstimateHostScratch(model.spec, {.max_context = description.max_context,
-                                       .max_step_tokens = format_.max_step_tokens,
-                                       .max_sequences = format_.max_sequences});
+  description.scratch =
+      EstimateBackendScratch(model.spec, {.max_context = description.max_context,
+                                          .max_step_tokens = format_.max_step_tokens,
+                                          .max_sequences = format_.max_sequences});
   auto opened = std::make_unique<const CatalogModel>(
       CatalogModel{.description = std::move(description), .files = std::move(model.files)});
   return (models_[name] = std::move(opened)).get();

@@ -68,7 +68,7 @@ StepLimits StepLimitsOf(const ModelSpec& spec, const StageOptions& options) {
   return limits;
 }
 
-HostScratch EstimateHostScratch(const ModelSpec& spec, const StageOptions& options) {
+BackendScratch EstimateBackendScratch(const ModelSpec& spec, const StageOptions& options) {
   int widest = spec.hidden_size;
   for (const LayerSpec& layer : spec.decoder.layers) {
     const AttentionSpec& attention = layer.self_attention;

@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "engine/formats.h"
 #include "kernels/backend.h"
-#include "kernels/host_scratch.h"
+#include "kernels/backend_scratch.h"
 #include "model/checkpoint.h"
 #include "model/spec.h"
 #include "proto/control.h"
@@ -79,6 +79,6 @@ int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint, L
 StepLimits StepLimitsOf(const ModelSpec& spec, const StageOptions& options);
 // What the CPU backend keeps for any stage of the model under these options, whose layers are
 // not looked at.
-HostScratch EstimateHostScratch(const ModelSpec& spec, const StageOptions& options);
+BackendScratch EstimateBackendScratch(const ModelSpec& spec, const StageOptions& options);
 
 }  // namespace sauva

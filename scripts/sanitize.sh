@@ -42,7 +42,8 @@ find_shared_data
 failed=0
 # Own rooms without processes of their own; the rest runs with `e2e`.
 own_rooms=(base_test net_test proto_test allocation_test attention_test backend_equality_test
-  cuda_backend_equality_test cuda_quantized_equality_test emulator_test quantized_equality_test
+  cuda_backend_equality_test cuda_fast_matmul_test cuda_graphs_test cuda_quantized_equality_test
+  cuda_sampler_equality_test emulator_test quantized_equality_test
   host_test reference_test sampler_test thread_pool_test weak_symbols_test model_test
   tokenizer_vectors_test safetensors_test parse_spec_test byte_level_bpe_test tokenizer_json_test
   incremental_decoder_test block_pool_test scheduler_test scheduler_property_test

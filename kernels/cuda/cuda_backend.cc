@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "kernels/cuda/buckets.h"
 #include "kernels/cuda/rows.h"
+#include "kernels/cuda/scratch_bytes.h"
 #include "kernels/host_rope.h"
 #include "kernels/kv_shape.h"
 #include "kernels/numerics.h"
@@ -15,10 +16,6 @@
 
 namespace sauva::cuda {
 namespace {
-
-// So few rows of attention are cut into spans that run side by side.
-constexpr int kMostSplitRows = 16;
-constexpr int64_t kMostPartialBytes = int64_t{16} << 20;
 
 RowsView View(Rows rows) {
   return {.data = rows.data, .stride = rows.stride, .rows = rows.rows, .columns = rows.columns};
@@ -178,19 +175,13 @@ absl::Status CudaBackend::Reserve(const StepLimits& limits, int64_t max_columns,
   max_columns_ = max_columns;
   RETURN_IF_ERROR(ReserveQuantized());
   RETURN_IF_ERROR(ReserveHalves());
-  const int64_t spans = step_.max_spans();
-  const int64_t split_rows = std::min(limits.max_tokens, kMostSplitRows);
-  // A head has at least 16 numbers in any model known, and two more floats.
-  const int64_t partial_bytes = split_rows * spans * max_columns * 9 / 8 * int64_t{sizeof(float)};
-  if (spans > 1) {
-    ASSIGN_OR_RETURN(partials_,
-                     DeviceMemory::Allocate(*device_, std::min(partial_bytes, kMostPartialBytes)));
+  const int64_t partial_bytes = PartialBytes(limits, max_columns);
+  if (partial_bytes > 0) {
+    ASSIGN_OR_RETURN(partials_, DeviceMemory::Allocate(*device_, partial_bytes));
   }
   RETURN_IF_ERROR(sampler_.Reserve(*device_, limits.max_sequences, vocab_size));
   if (options_.graphs == CudaGraphs::kOff) return absl::OkStatus();
-  const absl::Status graphs = graphs_.Reserve(*device_, {.max_decode_rows = step_.max_decode_rows(),
-                                                         .max_sampled_rows = limits.max_sequences,
-                                                         .max_spans = step_.max_spans()});
+  const absl::Status graphs = graphs_.Reserve(*device_, GraphLimits(limits));
   if (!graphs.ok()) LogNoStepGraphs(graphs);
   return absl::OkStatus();
 }

@@ -5,13 +5,11 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "base/status_macros.h"
+#include "kernels/cuda/scratch_bytes.h"
 #include "kernels/numerics.h"
 
 namespace sauva::cuda {
 namespace {
-
-// Room for the histories of many rows; a row alone always fits.
-constexpr int64_t kLeastFacts = int64_t{1} << 16;
 
 bool CountsPrompt(const SampleRow& row) { return row.repetition_penalty != 1; }
 bool CountsCompletion(const SampleRow& row) {
@@ -52,7 +50,7 @@ absl::Status CudaSampler::Reserve(Device& device, int max_sequences, int vocab_s
   }
   device_ = &device;
   vocab_size_ = vocab_size;
-  max_facts_ = std::max(kLeastFacts, int64_t{vocab_size} + kMaxTokenBiases);
+  max_facts_ = MostTokenFacts(vocab_size);
   const auto reserve = [&](int64_t bytes, DeviceMemory& memory, PinnedMemory& pinned) {
     ASSIGN_OR_RETURN(memory, DeviceMemory::Allocate(device, bytes));
     ASSIGN_OR_RETURN(pinned, PinnedMemory::Allocate(device, bytes));

@@ -18,10 +18,10 @@ absl::Status CudaStep::Reserve(Device& device, const StepLimits& limits) {
   const int64_t tokens = limits.max_tokens;
   const int64_t sequences = limits.max_sequences;
   const int64_t table = sequences * limits.max_blocks_per_sequence;
-  const int64_t words = 3 * tokens + 2 * sequences + 1 + limits.num_kv_groups * table;
-  ASSIGN_OR_RETURN(memory_, DeviceMemory::Allocate(device, words * 4));
+  const int64_t bytes = StepTableBytes(limits);
+  ASSIGN_OR_RETURN(memory_, DeviceMemory::Allocate(device, bytes));
   for (PinnedMemory& pinned : pinned_) {
-    ASSIGN_OR_RETURN(pinned, PinnedMemory::Allocate(device, words * 4));
+    ASSIGN_OR_RETURN(pinned, PinnedMemory::Allocate(device, bytes));
   }
   const auto* next = memory_.as<int32_t>();
   const auto take = [&next](int64_t count) { return std::exchange(next, next + count); };
@@ -33,10 +33,6 @@ absl::Status CudaStep::Reserve(Device& device, const StepLimits& limits) {
   block_tables_.clear();
   for (int group = 0; group < limits.num_kv_groups; ++group) block_tables_.push_back(take(table));
   return absl::OkStatus();
-}
-
-int CudaStep::max_spans() const {
-  return limits_.max_blocks_per_sequence * kAttentionBlock / kAttentionSpan + 1;
 }
 
 void CudaStep::Copy(std::span<const int32_t> from, const int32_t* to, Padding padding) {

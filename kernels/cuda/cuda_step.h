@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -8,6 +7,7 @@
 #include "absl/status/status.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/scratch_bytes.h"
 #include "kernels/cuda/views.h"
 
 namespace sauva::cuda {
@@ -38,9 +38,9 @@ class CudaStep {
   bool decode_only() const { return decode_only_; }
   const StepLimits& limits() const { return limits_; }
   // The most rows of a step in which no sequence has more than one token.
-  int max_decode_rows() const { return std::min(limits_.max_tokens, limits_.max_sequences); }
+  int max_decode_rows() const { return MostDecodeRows(limits_); }
   // The most spans a step can have.
-  int max_spans() const;
+  int max_spans() const { return MostSpans(limits_); }
 
  private:
   struct Padding {

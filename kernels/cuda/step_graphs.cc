@@ -10,11 +10,9 @@
 namespace sauva::cuda {
 
 absl::Status StepGraphs::Reserve(Device& device, const Limits& limits) {
-  const int num_slots = NumBuckets(limits.max_decode_rows) * NumBuckets(limits.max_spans) +
-                        NumBuckets(limits.max_sampled_rows);
-  RETURN_IF_ERROR(device.SetAside(std::min(num_slots, kMostRecordings) * kRecordingBytes));
+  RETURN_IF_ERROR(device.SetAside(BytesFor(limits)));
   limits_ = limits;
-  slots_ = std::vector<Slot>(static_cast<size_t>(num_slots));
+  slots_ = std::vector<Slot>(static_cast<size_t>(NumSlots(limits)));
   device_ = &device;
   return absl::OkStatus();
 }

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/buckets.h"
 #include "kernels/cuda/device.h"
 
 namespace sauva::cuda {
@@ -32,6 +34,14 @@ class StepGraphs {
   static constexpr int kMostRecordings = 32;
   // What the driver may take for one: an allowance, not a measurement.
   static constexpr int64_t kRecordingBytes = int64_t{1} << 20;
+
+  static constexpr int NumSlots(const Limits& limits) {
+    return NumBuckets(limits.max_decode_rows) * NumBuckets(limits.max_spans) +
+           NumBuckets(limits.max_sampled_rows);
+  }
+  static constexpr int64_t BytesFor(const Limits& limits) {
+    return std::min(NumSlots(limits), kMostRecordings) * kRecordingBytes;
+  }
 
   // Counts the memory of the recordings there may be. Without it nothing is recorded.
   // Errors: RESOURCE_EXHAUSTED.

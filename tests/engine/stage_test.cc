@@ -296,7 +296,7 @@ TEST_F(StageTest, TheScratchOfACpuIsWhatItsEstimateSays) {
           .layers = {0, 3}, .max_context = 64, .max_step_tokens = 48, .max_sequences = 6};
       const auto stage = *Stage::Load(*backend, spec_, checkpoint_, options, nullptr);
       const int64_t reserved = backend->reserved_bytes();
-      const int64_t estimate = EstimateHostScratch(spec_, options).BytesFor(threads);
+      const int64_t estimate = EstimateBackendScratch(spec_, options).BytesOnCpu(threads);
       EXPECT_EQ(estimate, reserved) << device << ", " << threads << " threads";
       EXPECT_GT(stage->scratch_bytes(), reserved);
       // The KV cache that comes later brings no more of it.

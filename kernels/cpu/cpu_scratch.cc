@@ -1,4 +1,4 @@
-#include "kernels/host_scratch.h"
+#include "kernels/backend_scratch.h"
 
 #include <algorithm>
 
@@ -6,7 +6,7 @@
 
 namespace sauva {
 
-int64_t HostScratch::BytesFor(int threads) const {
+int64_t BackendScratch::BytesOnCpu(int threads) const {
   constexpr int64_t kNumber = 4;
   const int64_t rows = std::max(limits.max_tokens, limits.max_sequences);
   const int64_t units = (rows + kMostTileTokens) * ((max_columns + kInt8Unit - 1) / kInt8Unit);
