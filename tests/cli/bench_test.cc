@@ -9,6 +9,7 @@
 #include "cli/bench_gateway.h"
 #include "cli/bench_model.h"
 #include "kernels/bench/measurement.h"
+#include "tests/temporary_directory.h"
 
 namespace sauva {
 namespace {
@@ -97,8 +98,8 @@ TEST(BencherTest, KnownLimitsAreTakenAsTheyAre) {
 }
 
 TEST(ModelBenchTest, RandomWeightsNeedAConfigurationAlone) {
-  std::string directory = ::testing::TempDir() + "random_weights_XXXXXX";
-  ASSERT_NE(mkdtemp(directory.data()), nullptr);
+  const TemporaryDirectory folder;
+  const std::string& directory = folder.path();
   std::ofstream(directory + "/config.json")
       << R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
              "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -127,8 +128,8 @@ class RandomCheckpointTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(RandomCheckpointTest, IsLoadedAndRuns) {
   if (std::system("python3 --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "no python3";
-  std::string directory = ::testing::TempDir() + "random_checkpoint_XXXXXX";
-  ASSERT_NE(mkdtemp(directory.data()), nullptr);
+  const TemporaryDirectory folder;
+  const std::string& directory = folder.path();
   const std::string make = std::string("python3 " SAUVA_SOURCE_DIR "/tools/random_checkpoint.py") +
                            " --shape tiny --context 256 --out " + directory + " --format " +
                            GetParam() + " > /dev/null";

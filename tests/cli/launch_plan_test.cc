@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/temporary_directory.h"
+
 namespace sauva {
 namespace {
 
@@ -17,19 +19,16 @@ using ::testing::HasSubstr;
 class LaunchPlanTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = testing::TempDir() + "launch_plan_XXXXXX";
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    root_ = pattern;
     std::filesystem::create_directory(root_ / "tiny");
     std::ofstream(root_ / "tiny" / "config.json") << "{}";
     options_.model = (root_ / "tiny").string() + "/";
   }
-  void TearDown() override { std::filesystem::remove_all(root_); }
 
   absl::StatusOr<LaunchPlan> Plan() const { return MakeLaunchPlan(options_, machine_); }
   std::string Error() const { return std::string(Plan().status().message()); }
 
-  std::filesystem::path root_;
+  const TemporaryDirectory directory_;
+  const std::filesystem::path root_ = directory_.path();
   UpOptions options_;
   Machine machine_ = {
       .cores = 8, .memory_bytes = 10'000'000'000, .binary_directory = "/bin", .has_cuda = false};

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/e2e/stream_client.h"
+#include "tests/temporary_directory.h"
 
 // Conversations, with the demo model and a chat template beside it.
 namespace sauva {

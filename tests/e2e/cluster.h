@@ -13,6 +13,7 @@
 #include "net/tls.h"
 #include "proto/control.h"
 #include "tests/e2e/process.h"
+#include "tests/temporary_directory.h"
 
 namespace sauva {
 

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "tests/e2e/stream_client.h"
+#include "tests/temporary_directory.h"
 
 // The subcommands as people and scripts run them.
 namespace sauva {

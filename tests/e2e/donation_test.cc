@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/e2e/stream_client.h"
+#include "tests/temporary_directory.h"
 
 // A new replica receives its weights from a running one by NCCL's calls, over the stand-in of
 // the library (tests/nccl).

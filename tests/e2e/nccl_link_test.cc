@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/e2e/stream_client.h"
+#include "tests/temporary_directory.h"
 
 // Real processes whose stages are joined by NCCL's calls. The library behind the calls is a
 // stand-in that moves memory of the host (tests/nccl), the rest is what runs on GPUs.

@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "tests/temporary_directory.h"
 
 namespace sauva {
 namespace {
@@ -116,17 +117,6 @@ FinishedProcess RunProcess(const std::vector<std::string>& command) {
   result.exit_code = process.Wait(deadline).value_or(-1);
   result.error = ReadWholeFile(error_file);
   return result;
-}
-
-TemporaryDirectory::TemporaryDirectory() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "sauva_test_XXXXXX").string();
-  Check(mkdtemp(pattern.data()) != nullptr, "a test can make a directory");
-  path_ = pattern;
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 uint64_t ResidentBytes(pid_t pid) {

@@ -51,17 +51,6 @@ struct FinishedProcess {
 // Runs a program to its end, at most for a minute.
 FinishedProcess RunProcess(const std::vector<std::string>& command);
 
-// A directory that is removed with the object.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  ~TemporaryDirectory();
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
-
 // Of this machine's memory, what a process takes now.
 uint64_t ResidentBytes(pid_t pid);
 

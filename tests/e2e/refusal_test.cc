@@ -9,6 +9,7 @@
 
 #include "cli/coordinator_client.h"
 #include "tests/e2e/stream_client.h"
+#include "tests/temporary_directory.h"
 
 // Bad input at every door: a clear error with the right code, and the cluster serves on.
 namespace sauva {

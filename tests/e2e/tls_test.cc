@@ -3,6 +3,7 @@
 
 #include "cli/coordinator_client.h"
 #include "tests/e2e/stream_client.h"
+#include "tests/temporary_directory.h"
 
 // A cluster whose services prove themselves to each other with certificates.
 namespace sauva {

@@ -16,6 +16,7 @@
 #include "kernels/rate_probe.h"
 #include "kernels/usable_cores.h"
 #include "tests/kernels/kernel_testing.h"
+#include "tests/temporary_directory.h"
 
 namespace sauva {
 namespace {
@@ -24,12 +25,6 @@ using ::testing::HasSubstr;
 
 class CgroupTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    root_ = std::filesystem::path(::testing::TempDir()) /
-            ::testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::filesystem::remove_all(root_);
-    std::filesystem::create_directories(root_);
-  }
   void Write(const std::string& path, const std::string& text) {
     const std::filesystem::path file = root_ / path;
     std::filesystem::create_directories(file.parent_path());
@@ -38,7 +33,8 @@ class CgroupTest : public ::testing::Test {
   std::optional<double> Cores() {
     return CgroupCores((root_ / "proc").string(), (root_ / "fs").string());
   }
-  std::filesystem::path root_;
+  const TemporaryDirectory directory_;
+  const std::filesystem::path root_ = directory_.path();
 };
 
 TEST_F(CgroupTest, Version2TakesTheLeastOfItsGroupAndThoseAbove) {
@@ -180,8 +176,8 @@ TEST(RateProbeTest, MeasuresEachInstructionSet) {
 }
 
 TEST(LastLevelCacheTest, IsTheLargestThatTheSystemTells) {
-  std::string directory = ::testing::TempDir() + "last_level_cache_XXXXXX";
-  ASSERT_NE(mkdtemp(directory.data()), nullptr);
+  const TemporaryDirectory folder;
+  const std::string& directory = folder.path();
   EXPECT_EQ(LastLevelCacheBytes(directory), 0);
   EXPECT_EQ(LastLevelCacheBytes(directory + "/absent"), 0);
   const std::pair<const char*, const char*> sizes[] = {
@@ -192,7 +188,6 @@ TEST(LastLevelCacheTest, IsTheLargestThatTheSystemTells) {
   }
   std::filesystem::create_directory(directory + "/power");  // without a size
   EXPECT_EQ(LastLevelCacheBytes(directory), 3 << 20);
-  std::filesystem::remove_all(directory);
 }
 
 TEST(MachineRatesTest, AreMeasuredQuickly) {

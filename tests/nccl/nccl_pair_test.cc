@@ -13,6 +13,8 @@
 #include <thread>
 #include <vector>
 
+#include "tests/temporary_directory.h"
+
 namespace sauva {
 namespace {
 
@@ -23,14 +25,11 @@ constexpr auto kPatience = std::chrono::seconds(30);
 class NcclPairTest : public testing::Test {
  protected:
   NcclPairTest() {
-    char folder[] = "/tmp/sauva-nccl-XXXXXX";
-    folder_ = mkdtemp(folder);
-    setenv("SAUVA_FAKE_NCCL", folder_.c_str(), 1);
+    setenv("SAUVA_FAKE_NCCL", directory_.path().c_str(), 1);
     auto nccl = OpenNcclLibrary(SAUVA_FAKE_NCCL_LIBRARY);
     EXPECT_TRUE(nccl.ok()) << nccl.status();
     nccl_ = *std::move(nccl);
   }
-  ~NcclPairTest() override { std::filesystem::remove_all(folder_); }
 
   std::unique_ptr<NcclPair> MakePair(int64_t bytes) const {
     return std::make_unique<NcclPair>(nccl_, *MakeTransferMemory("cpu", bytes));
@@ -54,7 +53,7 @@ class NcclPairTest : public testing::Test {
     ASSERT_TRUE(Finish(receiver).ok());
   }
 
-  std::string folder_;
+  const TemporaryDirectory directory_;
   NcclLibrary nccl_;
 };
 
@@ -111,10 +110,10 @@ TEST_F(NcclPairTest, ATransferThatStallsStaysInProgressUntilItIsAborted) {
   const auto sender = MakePair(64);
   const auto receiver = MakePair(64);
   Join(*sender, *receiver);
-  std::ofstream(folder_ + "/stall").put('\n');
+  std::ofstream(directory_.path() + "/stall").put('\n');
   ASSERT_TRUE(receiver->Receive(8).ok());
   const auto deadline = std::chrono::steady_clock::now() + kPatience;
-  while (std::filesystem::exists(folder_ + "/stall")) {
+  while (std::filesystem::exists(directory_.path() + "/stall")) {
     ASSERT_LT(std::chrono::steady_clock::now(), deadline);
     EXPECT_EQ(*receiver->Poll(), NcclPair::Progress::kInProgress);
   }

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "absl/time/clock.h"
+#include "tests/temporary_directory.h"
 
 namespace sauva {
 namespace {
@@ -21,8 +22,8 @@ std::string Message(const absl::Status& status) { return std::string(status.mess
 class PemTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    folder_ = std::filesystem::path(testing::TempDir()) / "sauva_pem_test";
-    std::filesystem::create_directories(folder_);
+    directory_ = std::make_unique<TemporaryDirectory>();
+    folder_ = directory_->path();
     for (const std::string name : {"ours", "other"}) {
       const std::string p = (folder_ / name).string();
       const std::string command =
@@ -41,9 +42,9 @@ class PemTest : public testing::Test {
   const PemFile chain_ = Read("--tls-cert", "ours.crt");
   const PemFile key_ = Read("--tls-key", "ours.key");
   const absl::Time now_ = absl::Now();
-  static std::filesystem::path folder_;
+  static inline std::unique_ptr<TemporaryDirectory> directory_;
+  static inline std::filesystem::path folder_;
 };
-std::filesystem::path PemTest::folder_;
 
 TEST_F(PemTest, AChainItsKeyAndAuthoritiesAreTaken) {
   EXPECT_EQ(CheckCertificate(chain_, key_, now_), absl::OkStatus());

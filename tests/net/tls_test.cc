@@ -9,6 +9,7 @@
 #include "net/channel.h"
 #include "net/server.h"
 #include "sauva/v1/generation.grpc.pb.h"
+#include "tests/temporary_directory.h"
 
 namespace sauva {
 namespace {
@@ -29,8 +30,8 @@ class ListService final : public v1::GenerationService::CallbackService {
 class TlsTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    folder_ = std::filesystem::path(testing::TempDir()) / "sauva_tls_test";
-    std::filesystem::create_directories(folder_);
+    directory_ = std::make_unique<TemporaryDirectory>();
+    folder_ = directory_->path();
     std::ofstream(folder_ / "san.ext") << "subjectAltName=DNS:localhost,IP:127.0.0.1\n";
     for (const std::string name : {"ours", "other"}) {
       const std::string p = (folder_ / name).string();
@@ -57,10 +58,10 @@ class TlsTest : public testing::Test {
     v1::ListModelsResponse response;
     return stub->ListModels(&context, {}, &response);
   }
-  static std::filesystem::path folder_;
+  static inline std::unique_ptr<TemporaryDirectory> directory_;
+  static inline std::filesystem::path folder_;
   ListService service_;
 };
-std::filesystem::path TlsTest::folder_;
 
 TEST_F(TlsTest, ServicesWithCertificatesOfOneAuthorityTalk) {
   const auto server =

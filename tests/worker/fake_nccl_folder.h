@@ -10,6 +10,7 @@
 #include <string>
 #include <thread>
 
+#include "tests/temporary_directory.h"
 #include "worker/nccl_end.h"
 
 namespace sauva {
@@ -28,17 +29,18 @@ inline bool SoonTrue(const std::function<bool()>& done) {
 class FakeNcclFolder {
  public:
   FakeNcclFolder() {
-    std::string pattern = testing::TempDir() + "sauva-nccl-XXXXXX";
-    path_ = mkdtemp(pattern.data());
-    setenv("SAUVA_FAKE_NCCL", path_.c_str(), 1);
+    setenv("SAUVA_FAKE_NCCL", directory_.path().c_str(), 1);
     auto library = OpenNcclLibrary(SAUVA_FAKE_NCCL_LIBRARY);
     EXPECT_TRUE(library.ok()) << library.status();
     library_ = *std::move(library);
   }
-  ~FakeNcclFolder() { std::filesystem::remove_all(path_); }
 
-  void Lay(const std::string& file) const { std::ofstream(path_ + "/" + file).put('\n'); }
-  void Take(const std::string& file) const { std::filesystem::remove(path_ + "/" + file); }
+  void Lay(const std::string& file) const {
+    std::ofstream(directory_.path() + "/" + file).put('\n');
+  }
+  void Take(const std::string& file) const {
+    std::filesystem::remove(directory_.path() + "/" + file);
+  }
   // Ids that were made and whose two ranks have not met.
   int OutstandingIds() const { return Count("id-"); }
   bool AwaitHangingCalls(int count) const {
@@ -53,13 +55,13 @@ class FakeNcclFolder {
  private:
   int Count(const std::string& prefix) const {
     int count = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+    for (const auto& entry : std::filesystem::directory_iterator(directory_.path())) {
       count += entry.path().filename().string().starts_with(prefix) ? 1 : 0;
     }
     return count;
   }
 
-  std::string path_;
+  const TemporaryDirectory directory_;
   NcclLibrary library_;
 };
 
