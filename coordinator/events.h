@@ -26,7 +26,7 @@ struct ModelDescription {
   ModelRef ref;
   ModelCosts costs;
   BackendScratch scratch;  // of a stage, beside its costs
-  int max_context = 0;       // tokens, as served
+  int max_context = 0;     // tokens, as served
   int vocab_size = 0;
 };
 

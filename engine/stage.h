@@ -77,8 +77,8 @@ int64_t EstimateHeadBytes(const ModelSpec& spec, const Checkpoint& checkpoint, L
 
 // The largest steps of a stage with these options, whose max_context is set.
 StepLimits StepLimitsOf(const ModelSpec& spec, const StageOptions& options);
-// What the CPU backend keeps for any stage of the model under these options, whose layers are
-// not looked at.
+// What a backend keeps for any stage of the model under these options, whose layers are not
+// looked at.
 BackendScratch EstimateBackendScratch(const ModelSpec& spec, const StageOptions& options);
 
 }  // namespace sauva

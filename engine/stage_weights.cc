@@ -118,7 +118,7 @@ class StageWeightsLoader {
   }
 
   // False when there is nothing left to load, or something failed. `codes` is memory for the codes
-  // of one matrix after the other: clearing new pages for each took a third of the time.
+  // of one matrix after the other, so that its pages are new, and cleared, only once.
   bool LoadNext(std::vector<uint8_t>& codes) {
     const size_t index = next_.fetch_add(1, std::memory_order_relaxed);
     if (index >= matrices_.size() || failed_.load(std::memory_order_relaxed)) return false;

@@ -110,7 +110,7 @@ absl::StatusOr<HostedStage> ModelStore::Load(const StageAssignment& assignment) 
   const int num_kv_groups = NumKvGroups(model.spec);
   const auto weight_bytes = static_cast<uint64_t>(hosted.stage->weight_bytes());
   hosted.link_bytes = LinkBytes(assignment, model.spec.hidden_size);
-  if (options_.nccl != nullptr && options_.nccl->library) hosted.link_bytes += kDonationBytes;
+  if (options_.nccl != nullptr && options_.nccl->functions) hosted.link_bytes += kDonationBytes;
   // A device counts all that was taken of it, what the backend keeps for itself too.
   const auto taken_bytes =
       std::max(static_cast<uint64_t>(hosted.backend->used_bytes()),

@@ -22,10 +22,10 @@ absl::Time SteadyNow() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<NcclPair>> OpenNcclPair(const NcclAccess& nccl, int64_t bytes) {
-  if (!nccl.library) return absl::FailedPreconditionError("this worker has no NCCL");
+  if (!nccl.functions) return absl::FailedPreconditionError("this worker has no NCCL");
   std::unique_ptr<TransferMemory> memory;
   ASSIGN_OR_RETURN(memory, MakeTransferMemory(nccl.device, bytes));
-  return std::make_unique<NcclPair>(*nccl.library, std::move(memory));
+  return std::make_unique<NcclPair>(*nccl.functions, std::move(memory));
 }
 
 // What the thread of an end owns.
@@ -166,8 +166,8 @@ std::optional<NcclEvent> NcclEnd::Runner::Next() {
 // both have.
 absl::Status NcclEnd::Runner::MakeId() {
   if (!started_.sends) return absl::OkStatus();
-  if (!nccl_.library) return absl::FailedPreconditionError("this worker has no NCCL");
-  ASSIGN_OR_RETURN(started_.id, nccl_.library->MakeId());
+  if (!nccl_.functions) return absl::FailedPreconditionError("this worker has no NCCL");
+  ASSIGN_OR_RETURN(started_.id, nccl_.functions->MakeId());
   Tell(&Handlers::on_id, started_.id);
   return absl::OkStatus();
 }
@@ -211,7 +211,7 @@ void NcclEnd::Runner::Do(const AbortNccl&) {
 }
 
 void NcclEnd::Runner::Do(const NcclJoined& effect) {
-  LogInfo("NCCL link joined", {{"epoch", effect.epoch}, {"version", nccl_.library->version}});
+  LogInfo("NCCL link joined", {{"epoch", effect.epoch}, {"version", nccl_.functions->version}});
   Tell(&Handlers::on_joined);
 }
 

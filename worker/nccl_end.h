@@ -15,8 +15,8 @@ namespace sauva {
 
 // What an end of a link needs of NCCL; a value.
 struct NcclAccess {
-  std::optional<NcclLibrary> library;  // none: this worker makes none
-  std::string device;                  // as MakeTransferMemory takes it
+  std::optional<NcclLibrary> functions;  // none: this worker makes none
+  std::string device;                    // as MakeTransferMemory takes it
   NcclOptions options;
 };
 

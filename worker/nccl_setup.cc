@@ -38,7 +38,7 @@ NcclFacts OpenNccl(const WorkerConfig& config, const std::string& worker_id, Ncc
   absl::StatusOr<std::string> device = MovedDevice(config, worker_id, *library);
   if (!device.ok()) return {.error = std::string(device.status().message())};
   NcclFacts facts{.version = library->version, .device = *std::move(device)};
-  setup.library = *std::move(library);
+  setup.functions = *std::move(library);
   return facts;
 }
 

@@ -103,7 +103,7 @@ absl::StatusOr<v1::WeightReply> WeightClient::Call::Ask(v1::WeightRequest reques
 
 absl::Status WeightClient::Call::Join() {
   ASSIGN_OR_RETURN(pair, OpenWeightPair(nccl));
-  ASSIGN_OR_RETURN(const NcclId id, nccl.library->MakeId());
+  ASSIGN_OR_RETURN(const NcclId id, nccl.functions->MakeId());
   v1::WeightRequest request;
   request.set_nccl_id(std::string(id.data(), id.size()));
   if (!stream->Send(std::move(request))) return absl::UnavailableError("the stream has ended");
@@ -129,7 +129,7 @@ absl::StatusOr<std::unique_ptr<WeightClient>> WeightClient::Connect(const std::s
                                                                     const TlsOptions& tls,
                                                                     const NcclSetup& nccl,
                                                                     const ModelRef& model) {
-  if (!nccl.library) return absl::FailedPreconditionError("this worker has no NCCL");
+  if (!nccl.functions) return absl::FailedPreconditionError("this worker has no NCCL");
   const absl::Duration patience = nccl.options.join_timeout;
   auto call = std::make_unique<Call>(nccl);
   ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, MakeChannel(address, tls));

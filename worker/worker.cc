@@ -131,7 +131,7 @@ Worker::Parts::Parts(const WorkerConfig& config_in, ProcessHealth& health_in)
     : config(config_in),
       health(health_in),
       metrics(config.memory_bytes),
-      nccl{{.library = std::nullopt,
+      nccl{{.functions = std::nullopt,
             .device = config.device,
             // Before the streams of the epoch are given up: a link that does not join is told
             // of as what it is.

@@ -1,8 +1,8 @@
-#include "kernels/backend_scratch.h"
+#include "kernels/cpu/cpu_scratch.h"
 
 #include <algorithm>
 
-#include "kernels/cpu/cpu_scratch.h"
+#include "kernels/backend_scratch.h"
 
 namespace sauva {
 

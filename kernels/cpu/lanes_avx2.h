@@ -157,7 +157,6 @@ struct Avx2Lanes {
   }
 
   static constexpr bool kSigned = true;
-  static constexpr bool kByPairs = true;
   static constexpr bool kBatches = false;
   static constexpr int kStreamTokens = 4;
   static constexpr int StreamPanels(int) { return 1; }

@@ -137,7 +137,6 @@ struct Avx512Lanes {
   }
 
   static constexpr bool kSigned = false;
-  static constexpr bool kByPairs = true;
   static constexpr bool kBatches = false;
   static constexpr int kStreamTokens = 4;
   static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 2; }

@@ -17,7 +17,6 @@ struct VnniDots {
   static constexpr bool kSigned = false;
 
   static constexpr int kPanelTokens = 8;
-  static constexpr bool kByPairs = true;
   static constexpr bool kBatches = true;
   static constexpr int kStreamTokens = 4;
   static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 2; }

@@ -145,9 +145,8 @@ struct ScalarLanes {
 
   // Exact dot products of int8 codes x with unpacked weights (kernels/cpu/unpack.inc.h).
   static constexpr bool kSigned = true;  // wide bytes
-  // Whether few tokens meet two quads at a time, which stay in registers, or whole units.
-  static constexpr bool kByPairs = false;
-  // Whether more tokens do as well, so many that their sums are in memory.
+  // Whether more tokens than few meet two quads at a time, which stay in registers; else a piece
+  // of the matrix that is unpacked for all of them.
   static constexpr bool kBatches = false;
   // Up to so many tokens weights are streamed past sums in registers, so many panels at a time.
   static constexpr int kStreamTokens = 1;

@@ -13,7 +13,6 @@ constexpr int64_t kStreamReadAhead = 1024;  // bytes of each panel
 
 template <class L, class D, CodeFormat kFormat, int kTokens, int kPanels>
 struct PackedStream {
-  using Shape = UnitShape<kFormat, kPanels>;
   using Dots = PanelDots<L, D, kFormat, kTokens, kPanels>;
 
   const PackedTile& tile;
@@ -34,19 +33,8 @@ struct PackedStream {
 
   // The next unit of every panel; `high` has NF4's high plane.
   void AddUnit(Dots& high, Dots& low) {
-    if constexpr (D::kByPairs) {
 #pragma GCC unroll 4
-      for (int pair = 0; pair < kPairs; ++pair) AddPair(pair, high, low);
-    } else {
-      alignas(64) uint8_t bytes[Shape::kStride];
-#pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) {
-        PrefetchLines<UnitBytes(kFormat), kToL2>(streams[p] + ahead);
-        UnpackUnit<D, kFormat>(streams[p], bytes + p * kUnitSize, Shape::kPlaneStride);
-      }
-      if (kFormat == CodeFormat::kNf4) high.Add(bytes + Shape::kPlaneStride, x.codes);
-      low.Add(bytes, x.codes);
-    }
+    for (int pair = 0; pair < kPairs; ++pair) AddPair(pair, high, low);
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) streams[p] += UnitBytes(kFormat);
     x.NextUnit();

@@ -10,12 +10,13 @@ and completions: medians, lowest to highest in brackets. Nothing but the standar
 
 import argparse
 import json
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from compare import spread
 
 # What is asked: prompts' words, tokens of a completion, sequences at once, which tokens count.
 PARTS = {
@@ -26,30 +27,21 @@ PARTS = {
 }
 
 
-def free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return [f"127.0.0.1:{port}" for port in ports]
-
-
 class Cluster:
     def __init__(self, options, workers):
-        gateway, http, coordinator = free_ports(3)
+        any_port = "127.0.0.1:0"
         threads = options.threads // workers
         command = [options.sauva, "up", "--model", options.model, "--workers", workers,
                    "--stages", workers, "--threads", threads, "--kv-type", "f16",
-                   "--max-context", 1024, "--grpc", gateway, "--http", http,
-                   "--coordinator", coordinator, "--json"]  # fmt: skip
-        self.gateway = gateway
+                   "--max-context", 1024, "--grpc", any_port, "--http", any_port,
+                   "--coordinator", any_port, "--json"]  # fmt: skip
         self.errors = tempfile.TemporaryFile()
         self.process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE,
                                         stderr=self.errors, text=True)  # fmt: skip
         for line in self.process.stdout:
-            if '"ready"' in line:
+            event = json.loads(line)
+            if event["event"] == "ready":
+                self.gateway = event["grpc"]
                 return
         self.errors.seek(0)
         raise SystemExit(self.errors.read().decode())
@@ -72,10 +64,6 @@ class Cluster:
         if result["errors"]:
             raise SystemExit(f"requests failed: {result['errors']}")
         return result[counted] / result["seconds"]
-
-
-def spread(values):
-    return f"{statistics.median(values):.1f} ({min(values):.1f}-{max(values):.1f})"
 
 
 def main():

@@ -1,10 +1,9 @@
 #include "tests/model/tiny_checkpoint.h"
 
-#include <unistd.h>
-
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -12,29 +11,12 @@
 #include <vector>
 
 #include "base/check.h"
+#include "tests/temporary_directory.h"
 
 namespace sauva {
 namespace {
 
 using nlohmann::json;
-
-// Directories of this process, removed when it ends.
-class TemporaryDirectories {
- public:
-  ~TemporaryDirectories() {
-    std::error_code ignored;
-    for (const std::string& path : paths_) std::filesystem::remove_all(path, ignored);
-  }
-  std::string Make() {
-    std::string path = (std::filesystem::temp_directory_path() / "sauva-test-XXXXXX").string();
-    Check(::mkdtemp(path.data()) != nullptr, "a temporary directory can be made");
-    paths_.push_back(path);
-    return path;
-  }
-
- private:
-  std::vector<std::string> paths_;
-};
 
 struct NamedShape {
   std::string name;
@@ -245,8 +227,8 @@ void WriteTokenizer(const std::string& directory, const TinyCheckpoint& shape) {
 
 std::string WriteTinyCheckpoint(const std::string& name, const TinyCheckpoint& shape) {
   Check(shape.vocab_size >= 257, "a tiny vocabulary holds the bytes and a BOS");
-  static TemporaryDirectories temporary;
-  const std::string directory = temporary.Make() + "/" + name;
+  static std::deque<TemporaryDirectory> directories;  // removed when the process ends
+  const std::string directory = directories.emplace_back().path() + "/" + name;
   std::filesystem::create_directory(directory);
   WriteConfig(directory, shape);
   WriteTokenizer(directory, shape);

@@ -15,10 +15,9 @@ import time
 
 from tests.operate.cluster import PROMPTS, Client, Cluster
 
-# Until the most requests at once that come by chance have come: on a busy machine 3 minutes were few.
-WARM_UP_SECONDS = 480
+WARM_UP_SECONDS = 180
 MOST_GROWTH = 0.01
-LOOKS = 5
+LOOKS = 6
 FEWEST_LOOKS = 3  # that growth is counted over
 PAUSE_SECONDS = 15  # longer than processes wait until they give free memory back
 # Small, so that every page of it is in use after the warm-up: pages come with first use.

@@ -1,15 +1,14 @@
 // Trained weights in every written format: the tokens are the same over one to three stages, alone
 // and with fifteen others, with every instruction set.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "quantize/quantize_model.h"
 #include "tests/engine/engine_testing.h"
+#include "tests/temporary_directory.h"
 
 namespace sauva {
 namespace {
@@ -51,8 +50,6 @@ struct Format {
 class ProseQuantizedTest : public testing::TestWithParam<Format> {
  protected:
   void SetUp() override {
-    std::filesystem::remove_all(directory_);
-    std::filesystem::create_directory(directory_);
     const std::string calibration = directory_ + "/calibration.txt";
     for (const auto& golden : Golden()["cases"]) {
       std::ofstream(calibration, std::ios::app) << std::string(golden["prompt"]) << "\n\n";
@@ -71,7 +68,6 @@ class ProseQuantizedTest : public testing::TestWithParam<Format> {
     ASSERT_TRUE(status.ok()) << status;
     model_ = OpenOrDie(directory_ + "/out");
   }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
 
   LocalPipeline::Completion Alone(int text) const {
     return Ask(CpuFactory(1, InstructionSet::kAuto), 1, Texts(text, 1))[0];
@@ -89,10 +85,8 @@ class ProseQuantizedTest : public testing::TestWithParam<Format> {
   }
 
  private:
-  const std::string directory_ =
-      (std::filesystem::temp_directory_path() /
-       ("prose_quantized_" + std::string(GetParam().name) + std::to_string(::getpid())))
-          .string();
+  const TemporaryDirectory folder_;
+  const std::string directory_ = folder_.path();
   Model model_;
 };
 

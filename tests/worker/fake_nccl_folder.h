@@ -47,7 +47,7 @@ class FakeNcclFolder {
     return SoonTrue([&] { return Count("hanging-") == count; });
   }
   NcclAccess Access() const {
-    return {.library = library_,
+    return {.functions = library_,
             .device = "cpu",
             .options = {.join_timeout = absl::Seconds(20), .step_timeout = absl::Seconds(20)}};
   }

@@ -123,10 +123,10 @@ TEST_F(StageServiceTest, ALinkWhoseAbortHangsHoldsNobodyUp) {
   });
   v1::LinkReply reply;
   ASSERT_TRUE(link->Read(&reply));
-  const NcclId id = *nccl_.library->MakeId();
+  const NcclId id = *nccl_.functions->MakeId();
   link->Write(NcclIdFrame({id.data(), id.size()}));
   ASSERT_TRUE(SoonTrue([&] { return nccl_.ends.running() == 1; }));
-  NcclPair peer(*nccl_.library, *MakeTransferMemory("cpu", 64));
+  NcclPair peer(*nccl_.functions, *MakeTransferMemory("cpu", 64));
   ASSERT_TRUE(peer.Join(id, 0).ok());
   ASSERT_TRUE(SoonTrue([&] { return folder_.OutstandingIds() == 0; }));
 
