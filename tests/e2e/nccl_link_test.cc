@@ -51,7 +51,11 @@ class NcclLinkTest : public testing::Test {
   static const std::vector<Outcome>& OverGrpc() {
     static const auto outcomes = [] {
       const auto cluster = Start({"--stages", "2", "--threads", "1", "--link", "grpc"});
-      return cluster ? GenerateAll(cluster->gateway(), Requests()) : std::vector<Outcome>();
+      auto made = cluster ? GenerateAll(cluster->gateway(), Requests()) : std::vector<Outcome>();
+      for (const Outcome& outcome : made) {
+        EXPECT_TRUE(outcome.status.ok()) << "over gRPC: " << outcome.status.error_message();
+      }
+      return made;
     }();
     return outcomes;
   }
