@@ -1,5 +1,6 @@
 """What the chart renders is valid Kubernetes, safe, and calls the programs as they are."""
 
+import json
 import os
 import re
 import subprocess
@@ -221,7 +222,26 @@ class SafetyTest(Rendered):
                          "collector.observability:4317")
         egress = objects[("NetworkPolicy", "llm-gateway")]["spec"]["egress"]
         self.assertIn({"ports": [{"protocol": "TCP", "port": 4317}]}, egress)
-        self.assertNotIn("--otlp", flags(self.objects["tls"][("Deployment", "demo-sauva-gateway")]))
+        without = flags(self.objects["tls"][("Deployment", "demo-sauva-gateway")])
+        self.assertFalse({"--otlp", "--otlp-ca"} & set(without))
+
+    def test_the_collectors_authority_is_a_file_of_its_secret(self):
+        gateway = self.objects["everything"][("Deployment", "llm-gateway")]
+        (mount,) = [m for m in container(gateway)["volumeMounts"] if m["name"] == "otlp-ca"]
+        (volume,) = [v for v in pod(gateway)["volumes"] if v["name"] == "otlp-ca"]
+        self.assertEqual(volume["secret"]["secretName"], "collector-ca")
+        (item,) = volume["secret"]["items"]
+        self.assertEqual(flags(gateway)["--otlp-ca"], f"{mount['mountPath']}/{item['path']}")
+
+    def test_pipelines_mix_gpus_and_cpus_only_where_asked(self):
+        mixed = flags(self.objects["everything"][("Deployment", "llm-coordinator")])
+        self.assertIn("--mix", mixed)
+        self.assertEqual(mixed["--link"], "nccl")
+        apart = flags(self.objects["two_groups"][("Deployment", "demo-sauva-coordinator")])
+        self.assertNotIn("--mix", apart)
+        self.assertEqual(apart["--link"], "auto")
+        across = {"model.stages": 5, "model.replicas": 1, "model.spares": 0}
+        self.assertTrue(render(merged(example("everything"), across)))
 
     def test_the_autoscaler_looks_at_the_queue(self):
         scaler = self.objects["everything"][("HorizontalPodAutoscaler", "llm-gateway")]["spec"]
@@ -255,6 +275,14 @@ class FlagsTest(Rendered):
                                       text=True).stdout
                 known[program] = set(re.findall(r"--[a-z][a-z-]*", text))
             self.assertEqual(set(flags(workload)) - known[program], set())
+
+    def test_weights_load_in_every_format_that_the_program_has(self):
+        text = subprocess.run([os.path.join(BIN, "sauva-coordinator"), "--help"], check=True,
+                              capture_output=True, text=True).stdout
+        names = re.search(r"--weights TEXT:\{([^}]*)\}", text).group(1).split(",")
+        with open(os.path.join(CHART, "values.schema.json"), encoding="utf-8") as file:
+            model = json.load(file)["properties"]["model"]["properties"]
+        self.assertEqual(model["weights"]["enum"], names)
 
     def test_the_notes_tell_how_to_ask_who_serves_what(self):
         """The command reaches the coordinator and fails there: nobody listens."""
@@ -368,8 +396,8 @@ class ContradictionTest(unittest.TestCase):
         self.refused("tls", {"model.stages": 3}, "have 2 workers", "needs 3")
 
     def test_pipelines_that_would_have_to_mix_gpus_and_cpus(self):
-        self.refused("everything", {"model.replicas": 1, "model.stages": 4, "model.spares": 0},
-                     "hold 0 pipelines of model.stages, 4")
+        self.refused("everything", {"model.replicas": 1, "model.stages": 4, "model.spares": 0,
+                                    "model.mix": False}, "hold 0 pipelines of model.stages, 4")
 
     def test_two_groups_of_one_name(self):
         self.refused("two_groups", {"workerGroups.1.name": "large"}, "name large is there twice")
@@ -399,10 +427,16 @@ class ContradictionTest(unittest.TestCase):
     def test_a_collector_without_a_port(self):
         self.refused("tls", {"gateway": {"otlp": "collector"}}, "/gateway/otlp")
 
+    def test_an_authority_without_a_collector(self):
+        self.refused("tls", {"gateway": {"otlpCaSecret": "ca"}}, "otlpCaSecret is ca")
+
+    def test_nccl_through_a_policy_that_closes_its_ports(self):
+        self.refused("one_gpu", {"model.link": "nccl"}, "workersBetweenThemselves is false")
+
     def test_unknown_and_misspelt_values(self):
         self.refused("tls", {"gatway": {}}, "gatway")
         self.refused("tls", {"gateway": {"replica": 2}}, "replica")
-        self.refused("tls", {"model.weights": "int4"}, "/model/weights")
+        self.refused("tls", {"model.weights": "int5"}, "/model/weights")
         self.refused("tls", {"workerGroups": [{"name": "a", "device": "gpu", "count": 1}]},
                      "/workerGroups/0/device")
 

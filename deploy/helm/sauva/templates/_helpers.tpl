@@ -125,6 +125,24 @@ readinessProbe:
 {{- end }}
 {{- end }}
 
+{{- define "sauva.otlpVolume" }}
+{{- with .Values.gateway.otlpCaSecret }}
+- name: otlp-ca
+  secret:
+    secretName: {{ . }}
+    items: [{key: ca.crt, path: ca.crt}]
+    defaultMode: 0440
+{{- end }}
+{{- end }}
+
+{{- define "sauva.otlpMount" }}
+{{- if .Values.gateway.otlpCaSecret }}
+- name: otlp-ca
+  mountPath: /etc/sauva/otlp
+  readOnly: true
+{{- end }}
+{{- end }}
+
 {{- define "sauva.modelVolume" -}}
 - name: models
 {{- with .Values.model.volume }}

@@ -22,6 +22,14 @@
 {{- fail (printf "gateway.autoscaling.minReplicas is %d, more than maxReplicas, %d" (int .minReplicas) (int .maxReplicas)) -}}
 {{- end -}}
 {{- end -}}
+{{- if and $v.gateway.otlpCaSecret (not $v.gateway.otlp) -}}
+{{- fail (printf "gateway.otlpCaSecret is %s but gateway.otlp names no collector" $v.gateway.otlpCaSecret) -}}
+{{- end -}}
+{{- with $v.networkPolicy -}}
+{{- if and (eq $v.model.link "nccl") .enabled (not .workersBetweenThemselves) -}}
+{{- fail "model.link is nccl but networkPolicy.workersBetweenThemselves is false: NCCL picks ports by itself, which the policy closes" -}}
+{{- end -}}
+{{- end -}}
 {{- if lt (int $v.coordinator.leaseMs) (mul 2 (int $v.coordinator.heartbeatMs)) -}}
 {{- fail (printf "coordinator.leaseMs is %d, less than two heartbeats of coordinator.heartbeatMs, %d" (int $v.coordinator.leaseMs) (int $v.coordinator.heartbeatMs)) -}}
 {{- end -}}
@@ -52,8 +60,8 @@
 {{- end -}}
 {{- $pipelines := 0 -}}
 {{- range $kind, $workers := $kinds }}{{ $pipelines = add $pipelines (div $workers (max 1 (int $v.model.stages))) }}{{ end -}}
-{{- if lt (int $pipelines) (int $v.model.replicas) -}}
-{{- fail (printf "workerGroups hold %d pipelines of model.stages, %d, each on GPUs or on CPUs alone; model.replicas is %d" (int $pipelines) (int $v.model.stages) (int $v.model.replicas)) -}}
+{{- if and (not $v.model.mix) (lt (int $pipelines) (int $v.model.replicas)) -}}
+{{- fail (printf "workerGroups hold %d pipelines of model.stages, %d, each on GPUs or on CPUs alone; model.replicas is %d; model.mix lets a pipeline span both" (int $pipelines) (int $v.model.stages) (int $v.model.replicas)) -}}
 {{- end -}}
 {{- end }}
 
