@@ -5,13 +5,21 @@
 
 #include "base/status_macros.h"
 #include "net/callback_queue.h"
+#include "net/clock_rate.h"
 
 namespace sauva {
+namespace {
+
+// Of a busy host on the other side of the world, with TLS.
+constexpr absl::Duration kConnectTimeout = absl::Seconds(5);
+
+}  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
                                                            const TlsOptions& tls,
                                                            const KeepaliveOptions& keepalive) {
   KeepCallbackQueue();
+  FindClockRate();
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   ASSIGN_OR_RETURN(credentials, MakeChannelCredentials(tls));
   grpc::ChannelArguments arguments;
@@ -21,7 +29,9 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& ad
                    static_cast<int>(absl::ToInt64Milliseconds(keepalive.timeout)));
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  // Despite its name, how long one attempt to connect may take.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS,
+                   static_cast<int>(absl::ToInt64Milliseconds(kConnectTimeout)));
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
   // A connection shared with other channels would die with their troubles.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);

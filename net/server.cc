@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "net/callback_queue.h"
+#include "net/clock_rate.h"
 #include "net/grpc_log.h"
 
 namespace sauva {
@@ -24,6 +25,7 @@ void EnablePluginsOnce() {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     KeepCallbackQueue();
+    FindClockRate();
   });
 }
 

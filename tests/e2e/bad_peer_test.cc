@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "net/channel.h"
 #include "sauva/v1/control.grpc.pb.h"
 #include "sauva/v1/stage.grpc.pb.h"
 #include "tests/e2e/stream_client.h"
@@ -23,7 +24,7 @@ void SetDeadline(grpc::ClientContext& context) {
 }
 
 std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
-  return grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  return *MakeChannel(address, {});
 }
 
 // The status of a call whose request is just these bytes.

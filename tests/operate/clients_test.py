@@ -7,7 +7,8 @@ import unittest
 
 import grpc
 
-from tests.operate.cluster import BIN, PB, PB_GRPC, ROOT
+from tests.operate.cluster import BIN, PB, PB_GRPC, ROOT, Cluster
+from tests.operate.proxy import Proxy
 
 CLIENTS = {"Python": ["/usr/bin/python3", "-B", os.path.join(ROOT, "examples/python/client.py")],
            "C++": [os.path.join(BIN, "sauva-example-client")]}
@@ -64,6 +65,19 @@ class ClientsTest(unittest.TestCase):
                 done = self.run_client(command, Gateway(2, grpc.StatusCode.INVALID_ARGUMENT), second)
                 self.assertEqual(done.returncode, 1)
                 self.assertEqual(second.requests, [])
+
+
+class FarGatewayTest(unittest.TestCase):
+    def test_a_gateway_on_the_other_side_of_the_world(self):
+        with Cluster(workers=1) as cluster:
+            path = Proxy(cluster.gateways[0].listen)
+            path.delay = 0.2
+            done = subprocess.run([os.path.join(BIN, "sauva"), "generate", "--gateway", path.address,
+                                   "--max-tokens", "3", "Once"], capture_output=True,
+                                  text=True, timeout=60, check=False)
+            path.close()
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(done.stdout.strip())
 
 
 if __name__ == "__main__":
