@@ -1,5 +1,7 @@
 #include "engine/block.h"
 
+#include <span>
+
 namespace sauva {
 namespace {
 
@@ -15,6 +17,10 @@ GateKind KindOf(Activation activation) {
       return GateKind::kRelu;
   }
   return GateKind::kSilu;
+}
+
+MatMulArgs ProductOf(const Linear& linear, Rows in, Rows out) {
+  return {.weight = linear.weight.get(), .x = in, .bias = linear.bias, .out = out};
 }
 
 }  // namespace
@@ -69,9 +75,10 @@ void Block::Attention(const LayerView& layer, Rows in, Rows out) {
   const Rows keys = scratch_.keys.First(in.rows).Columns(0, kv_size);
   const Rows values = scratch_.values.First(in.rows).Columns(0, kv_size);
   const Rows mixed = scratch_.mixed.First(in.rows).Columns(0, q_size);
-  Apply(layer.weights.q, in, queries);
-  Apply(layer.weights.k, in, keys);
-  Apply(layer.weights.v, in, values);
+  const MatMulArgs products[] = {ProductOf(layer.weights.q, in, queries),
+                                 ProductOf(layer.weights.k, in, keys),
+                                 ProductOf(layer.weights.v, in, values)};
+  backend_.MatMulAll(products);
   if (spec.rope) {
     backend_.Rope({.x = queries,
                    .num_heads = spec.num_heads,
@@ -98,9 +105,10 @@ void Block::FeedForward(const LayerView& layer, Rows in, Rows out) {
   const FeedForwardSpec& spec = layer.spec.feed_forward;
   const Rows gate = scratch_.gate.First(in.rows).Columns(0, spec.intermediate_size);
   const Rows up = scratch_.up.First(in.rows).Columns(0, spec.intermediate_size);
-  Apply(layer.weights.up, in, up);
+  const MatMulArgs products[] = {ProductOf(layer.weights.up, in, up),
+                                 ProductOf(layer.weights.gate, in, gate)};
+  backend_.MatMulAll(std::span(products).first(spec.gated ? 2 : 1));
   if (spec.gated) {
-    Apply(layer.weights.gate, in, gate);
     backend_.Activate({.kind = KindOf(spec.activation), .gate = gate, .up = up, .out = gate});
     Apply(layer.weights.down, gate, out);
     return;
@@ -114,7 +122,7 @@ void Block::Normalize(const NormSpec& spec, const NormVectors& vectors, Rows in,
 }
 
 void Block::Apply(const Linear& linear, Rows in, Rows out) {
-  backend_.MatMul({.weight = linear.weight.get(), .x = in, .bias = linear.bias, .out = out});
+  backend_.MatMul(ProductOf(linear, in, out));
 }
 
 }  // namespace sauva

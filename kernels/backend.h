@@ -218,6 +218,10 @@ class Backend {
   virtual void SelectSampledRows(Rows x, Rows out) = 0;
   virtual void Norm(const NormArgs& args) = 0;
   virtual void MatMul(const MatMulArgs& args) = 0;
+  // Products of the same rows x: what MatMul makes of each, bit for bit. No out is another's.
+  virtual void MatMulAll(std::span<const MatMulArgs> products) {
+    for (const MatMulArgs& args : products) MatMul(args);
+  }
   virtual void Rope(const RopeArgs& args) = 0;
   virtual void WriteKv(const WriteKvArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;

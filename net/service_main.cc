@@ -24,9 +24,9 @@ namespace sauva {
 namespace {
 
 // glibc gives every new thread an arena of its own, and the threads of gRPC come and go: each
-// arena keeps what its threads once needed, so memory creeps up for hours. Two are enough, since
+// arena keeps what its threads once needed, so memory creeps up for hours. One is enough, since
 // threads keep small pieces for themselves and a step allocates nothing.
-constexpr int kMaxArenas = 2;
+constexpr int kMaxArenas = 1;
 // glibc keeps pages that a burst of requests took, except at the end of its heap. Giving them back
 // takes a fraction of a millisecond: weights and caches are not in the heap.
 constexpr std::chrono::seconds kTrimInterval(10);

@@ -35,7 +35,8 @@ class CpuBackend : public Backend {
   void GatherRows(const Weight& table, float scale, Rows out) override;
   void SelectSampledRows(Rows x, Rows out) override;
   void Norm(const NormArgs& args) override;
-  void MatMul(const MatMulArgs& args) override;
+  void MatMul(const MatMulArgs& args) override { MatMulAll({&args, 1}); }
+  void MatMulAll(std::span<const MatMulArgs> products) override;
   void Rope(const RopeArgs& args) override;
   void WriteKv(const WriteKvArgs& args) override;
   void Attention(const AttentionArgs& args) override;
@@ -47,6 +48,7 @@ class CpuBackend : public Backend {
   void CopyFromHost(const float* from, Rows to) override;
 
  private:
+  static constexpr size_t kMostShared = 3;  // queries, keys and values
   // Below this many elements per op, waking threads costs more than they save.
   static constexpr int64_t kParallelElements = 32768;
 
@@ -60,9 +62,13 @@ class CpuBackend : public Backend {
     pool_.Run(rows, [&](int64_t row, int thread) { f(static_cast<int>(row), thread); });
   }
   void MatMulNative(const CpuWeight& weight, const MatMulArgs& args);
-  void MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args);
+  // At most kMostShared products whose weights take the same codes of x.
+  void MatMulPacked(std::span<const MatMulArgs> products);
   void AddOutliers(const PackedMatrix& weight, const MatMulArgs& args);
   Int8Activations QuantizeRows(const PackedMatrix& weight, Rows x);
+  // How a row meets the matrix, in tiles of `stride` tokens.
+  QuantizeArgs QuantizeArgsOf(const PackedMatrix& weight, int64_t stride) const;
+  size_t NumSharing(std::span<const MatMulArgs> products) const;
 
   // How an attention op is cut: each sequence into tiles of tokens, each tile by KV head.
   struct AttentionPlan {

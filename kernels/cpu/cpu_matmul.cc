@@ -49,15 +49,21 @@ TilePlan Plan(const MatMulShape& shape) {
 
 }  // namespace
 
-void CpuBackend::MatMul(const MatMulArgs& args) {
-  const auto& weight = static_cast<const CpuWeight&>(*args.weight);
-  Check(args.x.columns == weight.columns() && args.out.columns == weight.rows() &&
-            args.out.rows == args.x.rows,
-        "a matmul's shapes fit");
-  if (weight.packed() == nullptr) return MatMulNative(weight, args);
-  MatMulPacked(*weight.packed(), args);
-  if (weight.packed()->activation() == ActivationKind::kLlmInt8) {
-    AddOutliers(*weight.packed(), args);
+void CpuBackend::MatMulAll(std::span<const MatMulArgs> products) {
+  for (const MatMulArgs& args : products) {
+    Check(args.x.columns == args.weight->columns() && args.out.columns == args.weight->rows() &&
+              args.out.rows == args.x.rows,
+          "a matmul's shapes fit");
+  }
+  while (!products.empty()) {
+    const auto& weight = static_cast<const CpuWeight&>(*products[0].weight);
+    const size_t count = weight.packed() == nullptr ? 1 : NumSharing(products);
+    if (weight.packed() == nullptr) {
+      MatMulNative(weight, products[0]);
+    } else {
+      MatMulPacked(products.first(count));
+    }
+    products = products.subspan(count);
   }
 }
 

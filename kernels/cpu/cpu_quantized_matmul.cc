@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 
@@ -23,7 +24,57 @@ int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // The size of parts of at most `most` that are nearly equal.
 int64_t PartSize(int64_t whole, int64_t most) { return CeilDivide(whole, CeilDivide(whole, most)); }
 
+const PackedMatrix& PackedOf(const MatMulArgs& args) {
+  return *static_cast<const CpuWeight&>(*args.weight).packed();
+}
+
+bool MakesTheSame(const QuantizeArgs& a, const QuantizeArgs& b) {
+  const bool same_order = a.order == b.order || (a.order != nullptr && b.order != nullptr &&
+                                                 std::equal(a.order, a.order + a.columns, b.order));
+  return a.columns == b.columns && a.rounding == b.rounding && a.static_scale == b.static_scale &&
+         a.outlier_threshold == b.outlier_threshold && a.group_units == b.group_units &&
+         a.offset == b.offset && same_order;
+}
+
+// One of the products that are computed together.
+struct PackedProduct {
+  const MatMulArgs* args = nullptr;
+  int64_t tile_rows = 0;
+  int64_t first_tile = 0;
+};
+
+// Rows of a tile of a matrix with `rows`.
+int64_t TileRows(int64_t rows, int64_t tokens, int threads) {
+  constexpr int64_t kTilesPerThread = 4;
+  const int64_t share = CeilDivide(rows, threads * kTilesPerThread);
+  const int64_t whole = CeilDivide(share, kTileRows) * kTileRows;
+  return std::min(tokens <= kFewTokens ? kMostTileRows : kTileRows, whole);
+}
+
 }  // namespace
+
+QuantizeArgs CpuBackend::QuantizeArgsOf(const PackedMatrix& weight, int64_t stride) const {
+  QuantizeArgs args = weight.quantize_args();
+  args.offset =
+      weight.panels(0).zeros ? 1 : kernels_.code_offsets[static_cast<size_t>(weight.format())];
+  args.stride = stride;
+  return args;
+}
+
+// How many of the products, from the first on, take the codes that the first one takes.
+size_t CpuBackend::NumSharing(std::span<const MatMulArgs> products) const {
+  const QuantizeArgs first = QuantizeArgsOf(PackedOf(products[0]), 1);
+  size_t count = 1;
+  while (count < std::min(products.size(), kMostShared)) {
+    const MatMulArgs& next = products[count];
+    const auto& weight = static_cast<const CpuWeight&>(*next.weight);
+    Check(next.x.data == products[0].x.data, "products of the same rows");
+    if (weight.packed() == nullptr) break;
+    if (!MakesTheSame(first, QuantizeArgsOf(*weight.packed(), 1))) break;
+    ++count;
+  }
+  return count;
+}
 
 // Threads share register tiles and, where those are few, parts of their columns: neighbouring
 // tokens of a tile share cache lines.
@@ -36,9 +87,7 @@ Int8Activations CpuBackend::QuantizeRows(const PackedMatrix& weight, Rows x) {
                               .scales = int8_scales_.as<float>().data(),
                               .starts = int8_starts_.as<int32_t>().data(),
                               .stride = stride};
-  QuantizeArgs all = weight.quantize_args();
-  all.offset = panels.zeros ? 1 : kernels_.code_offsets[static_cast<size_t>(weight.format())];
-  all.stride = stride;
+  const QuantizeArgs all = QuantizeArgsOf(weight, stride);
   const int64_t tiles = CeilDivide(x.rows, stride);
   const int64_t parts =
       all.rounding == ActivationRounding::kBesideOutliers
@@ -66,38 +115,56 @@ Int8Activations CpuBackend::QuantizeRows(const PackedMatrix& weight, Rows x) {
   return to;
 }
 
-void CpuBackend::MatMulPacked(const PackedMatrix& weight, const MatMulArgs& args) {
-  const Int8Activations x = QuantizeRows(weight, args.x);
-  const PackedPanels panels = weight.panels(0);
+void CpuBackend::MatMulPacked(std::span<const MatMulArgs> products) {
+  const Rows rows = products[0].x;
+  const Int8Activations x = QuantizeRows(PackedOf(products[0]), rows);
+  const PackedPanels panels = PackedOf(products[0]).panels(0);
   const int64_t groups = CeilDivide(panels.units, panels.activation_units);
   // Tiles of the same outputs are neighbours, so that their weights are read from memory once.
   const int64_t most = kTokenBlockBytes / (panels.units * kInt8Unit);
-  const int64_t register_tiles = CeilDivide(args.x.rows, x.stride);
+  const int64_t register_tiles = CeilDivide(rows.rows, x.stride);
   const int64_t tokens = PartSize(register_tiles, std::max<int64_t>(1, most / x.stride)) * x.stride;
-  const int64_t token_tiles = CeilDivide(args.x.rows, tokens);
-  int64_t rows = weight.rows();
-  if (weight.rows() * args.x.rows * weight.columns() >= kParallelProducts) {
-    constexpr int64_t kTilesPerThread = 4;
-    const int64_t share = CeilDivide(rows, pool_.threads() * kTilesPerThread);
-    const int64_t whole = CeilDivide(share, kTileRows) * kTileRows;
-    rows = std::min(args.x.rows <= kFewTokens ? kMostTileRows : kTileRows, whole);
+  const int64_t token_tiles = CeilDivide(rows.rows, tokens);
+  std::array<PackedProduct, kMostShared> parts;
+  int64_t tiles = 0;
+  int64_t work = 0;
+  for (size_t i = 0; i < products.size(); ++i) {
+    const int64_t outputs = products[i].out.columns;
+    PackedProduct& part = parts[i];
+    part = {&products[i], TileRows(outputs, rows.rows, pool_.threads()), tiles};
+    tiles += CeilDivide(outputs, part.tile_rows) * token_tiles;
+    work += outputs * rows.rows * rows.columns;
   }
-  const auto packed_tile = kernels_.packed_tile[static_cast<size_t>(weight.format())];
-  pool_.Run(CeilDivide(weight.rows(), rows) * token_tiles, [&](int64_t tile, int thread) {
-    const int64_t row = tile / token_tiles * rows;
-    const int64_t token = tile % token_tiles * tokens;
-    packed_tile({.weight = weight.panels(row / kLanes),
-                 .rows = static_cast<int>(std::min(rows, weight.rows() - row)),
-                 .x = {.codes = x.codes + token * panels.units * kInt8Unit,
-                       .scales = x.scales + token * groups,
-                       .starts = x.starts + token * groups,
-                       .stride = x.stride},
-                 .tokens = static_cast<int>(std::min(tokens, args.x.rows - token)),
-                 .bias = args.bias.empty() ? nullptr : args.bias.data() + row,
-                 .out = args.out.data + token * args.out.stride + row,
-                 .out_stride = args.out.stride,
-                 .scratch = packed_scratch_.as<uint8_t>().data() + thread * packed_bytes_});
-  });
+  const auto multiply = [&](int64_t tile, int thread) {
+    size_t i = products.size() - 1;
+    while (tile < parts[i].first_tile) --i;
+    const PackedProduct& part = parts[i];
+    const MatMulArgs& args = *part.args;
+    const PackedMatrix& weight = PackedOf(args);
+    const int64_t row = (tile - part.first_tile) / token_tiles * part.tile_rows;
+    const int64_t token = (tile - part.first_tile) % token_tiles * tokens;
+    kernels_.packed_tile[static_cast<size_t>(weight.format())](
+        {.weight = weight.panels(row / kLanes),
+         .rows = static_cast<int>(std::min(part.tile_rows, weight.rows() - row)),
+         .x = {.codes = x.codes + token * panels.units * kInt8Unit,
+               .scales = x.scales + token * groups,
+               .starts = x.starts + token * groups,
+               .stride = x.stride},
+         .tokens = static_cast<int>(std::min(tokens, rows.rows - token)),
+         .bias = args.bias.empty() ? nullptr : args.bias.data() + row,
+         .out = args.out.data + token * args.out.stride + row,
+         .out_stride = args.out.stride,
+         .scratch = packed_scratch_.as<uint8_t>().data() + thread * packed_bytes_});
+  };
+  if (work >= kParallelProducts) {
+    pool_.Run(tiles, multiply);
+  } else {
+    for (int64_t tile = 0; tile < tiles; ++tile) multiply(tile, 0);
+  }
+  for (const MatMulArgs& args : products) {
+    const PackedMatrix& weight = PackedOf(args);
+    if (weight.activation() == ActivationKind::kLlmInt8) AddOutliers(weight, args);
+  }
 }
 
 // Outliers are few, a column in a thousand: one plain sum per output.

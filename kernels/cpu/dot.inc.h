@@ -16,6 +16,9 @@ template <class L, class S, int kRows, int kTokens>
 inline void DotRegisters(const DotTile& tile, int row, int token) {
   using Element = typename S::Element;
   constexpr int64_t kAhead = 1024 / sizeof(Element);  // of the stream of weights
+  // From there to what is read ahead: in the same rows, at their end in those after them.
+  const int64_t turn = tile.columns - kAhead;
+  const int64_t ahead_after_turn = kRows * tile.weight_stride - turn;
   const Element* w = static_cast<const Element*>(tile.weight) + row * tile.weight_stride;
   const float* x = tile.x + token * tile.x_stride;
   L sum[kTokens][kRows];
@@ -26,11 +29,12 @@ inline void DotRegisters(const DotTile& tile, int row, int token) {
   }
   const auto step = [&](int64_t k, auto load) __attribute__((always_inline)) {
     L weight[kRows];
+    const Element* ahead = w + k + (k < turn ? kAhead : ahead_after_turn);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       weight[r] = S::Load(w + r * tile.weight_stride + k);
       if constexpr (kTokens == 1) {
-        __builtin_prefetch(w + r * tile.weight_stride + k + kAhead, 0, 2);  // to L2
+        __builtin_prefetch(ahead + r * tile.weight_stride, 0, 2);  // to L2
       }
     }
 #pragma GCC unroll 8

@@ -2,6 +2,7 @@
 // backend bit for bit, for each instruction set, number of threads and awkward size.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 #include <sstream>
 
@@ -165,6 +166,53 @@ TEST_P(QuantizedEqualityTest, HugeTinyAndUndefinedActivations) {
       x.at(0, 3) = odd;
       for (int i = 0; i < c.columns; ++i) x.at(1, i) = odd;
       Compare(RandomQuantized(c), x, testing::Describe(c) + " of " + std::to_string(odd));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+// Some take the same codes of the rows, their neighbours others.
+TEST_P(QuantizedEqualityTest, ProductsOfTheSameRows) {
+  constexpr int kColumns = 200;
+  std::vector<QuantizedMatrix> matrices;
+  const auto add = [&](QuantizedCase c) -> QuantizedMatrix& {
+    c.columns = kColumns;
+    matrices.push_back(RandomQuantized(c));
+    return matrices.back();
+  };
+  for (const int rows : {301, 40, 40, 16}) add({.rows = rows, .symmetric = true});
+  add({.rows = 48});  // zero points
+  add({.bits = 8, .rows = 33, .group_size = 1 << 20, .symmetric = true});
+  for (int i = 0; i < 2; ++i) add({.rows = 35, .symmetric = true, .column_order = true});
+  std::ranges::reverse(add({.rows = 35, .symmetric = true, .column_order = true}).column_order);
+  for (int i = 0; i < 2; ++i) {
+    add({.bits = 8, .rows = 20, .symmetric = true, .activation = ActivationKind::kLlmInt8});
+  }
+  matrices.back().outlier_threshold = 1;
+  for (int i = 0; i < 3; ++i) {
+    add({.bits = 8, .rows = 20, .symmetric = true, .activation = ActivationKind::kInt8Static});
+  }
+  matrices.back().activation_scale = 0.03f;
+  for (const int tokens : {1, 5, 70}) {
+    Random random(static_cast<uint32_t>(tokens));
+    Matrix x = random.Rows(tokens, kColumns);
+    std::vector<std::unique_ptr<Weight>> weights;
+    std::vector<Matrix> outs;
+    std::vector<MatMulArgs> products;
+    outs.reserve(matrices.size());
+    for (const QuantizedMatrix& matrix : matrices) {
+      auto weight = cpu_->PrepareWeight(SourceOf(matrix), WeightFormat::kNative);
+      ASSERT_TRUE(weight.ok()) << weight.status();
+      weights.push_back(*std::move(weight));
+      outs.emplace_back(tokens, static_cast<int>(matrix.rows));
+      products.push_back(
+          {.weight = weights.back().get(), .x = x.rows(), .out = outs.back().rows()});
+    }
+    cpu_->MatMulAll(products);
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      Matrix expected(tokens, static_cast<int>(matrices[i].rows));
+      Multiply(*reference_, matrices[i], {}, x, expected);
+      ExpectSameBits(expected, outs[i], "product " + std::to_string(i));
       if (HasFatalFailure()) return;
     }
   }
