@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "base/ceil_divide.h"
 #include "quantize/gptq.h"
 #include "quantize/matrix_product.h"
 #include "quantize/parallel.h"
@@ -17,8 +18,6 @@ constexpr int64_t kPanel = 96;    // rows of a lower triangle that one task take
 constexpr int64_t kLanesOf = 16;  // a product's inner dimension comes in these
 
 using Block = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Tasks of unlike length, long ones and short ones in turn, so that equal shares of them take
 // equally long.

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "base/ceil_divide.h"
 #include "base/check.h"
 #include "base/status_macros.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -14,8 +15,6 @@ size_t Index(DType dtype) {
   if (dtype == DType::kI8) return static_cast<size_t>(KvStorage::kInt8);
   return static_cast<size_t>(dtype == DType::kF16 ? KvStorage::kF16 : KvStorage::kF32);
 }
-
-int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "base/ceil_divide.h"
 #include "base/check.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/numerics.h"
@@ -12,8 +13,6 @@ namespace {
 constexpr int64_t kParallelProducts = 65536;  // below, waking threads costs more
 constexpr int64_t kMaxTileRows = 64;
 constexpr int64_t kTokenBlockBytes = 512 << 10;  // activations of a tile stay in L2
-
-int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Tiles of `rows` outputs x `tokens`; those of the same outputs are neighbours, so that
 // their weights are read from memory once.

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 
+#include "base/ceil_divide.h"
 #include "base/check.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/numerics.h"
@@ -18,8 +19,6 @@ constexpr int64_t kMostTileRows = 128;  // of few tokens: memory is read on and 
 constexpr int64_t kFewTokens = 4;
 constexpr int64_t kPartsPerThread = 4;
 constexpr int64_t kTokenBlockBytes = 512 << 10;  // activations of a tile stay in L2
-
-int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The size of parts of at most `most` that are nearly equal.
 int64_t PartSize(int64_t whole, int64_t most) { return CeilDivide(whole, CeilDivide(whole, most)); }

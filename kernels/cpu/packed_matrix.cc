@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/ceil_divide.h"
 #include "base/status_macros.h"
 #include "kernels/cpu/packed_layout.inc.h"
 #include "kernels/half.h"
@@ -12,8 +13,6 @@ namespace sauva {
 namespace {
 
 constexpr int64_t kReadPastEnd = 256;
-
-int64_t CeilDivide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 CodeFormat FormatOf(const QuantizedMatrix& matrix) {
   if (matrix.kind == CodeKind::kNf4) return CodeFormat::kNf4;
