@@ -15,8 +15,8 @@ readonly MOST_BYTES=$((64 << 20))
 readonly MOST_SECONDS=525 # of all steps together
 readonly LAYERS=${LAYERS:-8} # of the 7B shape; all 32 take too long to quantize
 readonly BINARIES=(sauva sauva-coordinator sauva-gateway sauva-worker)
-readonly TESTS=(cuda_device_backend_equality_test cuda_device_quantized_equality_test
-  cuda_device_attention_test cuda_device_sampler_equality_test cuda_device_fast_matmul_test)
+readonly TEST=cuda_device_test
+readonly OP_TESTS=(BackendEquality QuantizedEquality Attention SamplerEquality FastMatMul)
 readonly C_LIBRARY='/(libc|libm|libdl|libpthread|librt|libresolv|ld-linux[^/]*)\.so'
 
 # libraries FILE…: the paths of the shared libraries they need.
@@ -31,12 +31,12 @@ pack() {
   folder=$(mktemp -d)
   # shellcheck disable=SC2064  # the folder's name of now
   trap "rm -rf '$folder'" EXIT
-  mkdir -p "$folder"/{bin,tests,lib,libc,models/7b}
+  mkdir -p "$folder"/{bin,lib,libc,models/7b}
   for name in "${BINARIES[@]}"; do strip -o "$folder/bin/$name" "$root/build/cuda/bin/$name"; done
-  for name in "${TESTS[@]}"; do strip -o "$folder/tests/$name" "$root/build/cuda/tests/$name"; done
-  libraries "$folder"/bin/* "$folder"/tests/* | grep -vE "$C_LIBRARY" |
+  strip -o "$folder/bin/$TEST" "$root/build/cuda/tests/$TEST"
+  libraries "$folder"/bin/* | grep -vE "$C_LIBRARY" |
     xargs -I{} cp -L {} "$folder/lib/"
-  libraries "$folder"/bin/* "$folder"/tests/* | grep -E "$C_LIBRARY" |
+  libraries "$folder"/bin/* | grep -E "$C_LIBRARY" |
     xargs -I{} cp -L {} "$folder/libc/"
   strip --strip-unneeded "$folder"/lib/*
   cp -r "$root/models/prose" "$folder/models/"
@@ -194,12 +194,12 @@ END
 
 op_tests() {
   local name
-  for name in "${TESTS[@]}"; do
-    if [ "$MODE" = rehearse ]; then
-      check "$name skips" 60 bash run_on_device.sh step skips "tests/$name"
-    else
-      check "$name" 120 bash run_on_device.sh step test "tests/$name"
-    fi
+  if [ "$MODE" = rehearse ]; then
+    check "$TEST skips" 60 bash run_on_device.sh step skips "bin/$TEST"
+    return
+  fi
+  for name in "${OP_TESTS[@]}"; do
+    check "$name" 120 bash run_on_device.sh step test "bin/$TEST" --gtest_filter="*${name}Test.*"
   done
 }
 
@@ -212,11 +212,11 @@ sanitizer() {
   fi
   for tool in memcheck racecheck; do
     check "compute-sanitizer $tool, ops" 60 bash run_on_device.sh step sanitizer "$found" \
-      --tool "$tool" --error-exitcode 9 tests/cuda_device_backend_equality_test \
-      --gtest_filter='*RopeOf*:*Activations*:*OneWeight*'
+      --tool "$tool" --error-exitcode 9 "bin/$TEST" \
+      --gtest_filter='*BackendEqualityTest.*RopeOf*:*BackendEqualityTest.Activations*:*OneWeight*'
     check "compute-sanitizer $tool, tiles of the fast mode" 60 bash run_on_device.sh step sanitizer \
-      "$found" --tool "$tool" --error-exitcode 9 tests/cuda_device_fast_matmul_test \
-      --gtest_filter='*HugeAndTiny*'
+      "$found" --tool "$tool" --error-exitcode 9 "bin/$TEST" \
+      --gtest_filter='FastMatMulTest.HugeAndTiny*'
   done
 }
 
