@@ -91,13 +91,12 @@ class RandomSequences {
  public:
   explicit RandomSequences(int vocab_size) : token_(0, vocab_size - 1) {}
 
-  std::vector<NewSequence> Make(int rows, int prompt_tokens, int max_tokens) {
+  std::vector<NewSequence> Make(int rows, int prompt_tokens) {
     std::vector<NewSequence> sequences(static_cast<size_t>(rows));
     for (NewSequence& sequence : sequences) {
       for (int i = 0; i < prompt_tokens; ++i) sequence.prompt.push_back(token_(random_));
       sequence.sampling.temperature = 0;
       sequence.sampling.seed = 1;
-      sequence.sampling.max_tokens = max_tokens;
       sequence.sampling.ignore_eos = true;
     }
     return sequences;
@@ -139,29 +138,31 @@ class ModelBench {
   absl::StatusOr<ModelBenchLine> Prefill() {
     const int tokens = options_.prompt_tokens;
     ModelBenchLine line{.name = "prefill", .rows = tokens, .tokens = tokens};
-    line.measurement =
-        bencher_.Measure(cost_.Of(tokens, 1), [&] { return Generate(1, tokens, 1); });
+    line.measurement = bencher_.Measure(cost_.Of(tokens, 1),
+                                        [&] { return Generate(sequences_.Make(1, tokens), 1); });
     RETURN_IF_ERROR(status_);
     return line;
   }
 
-  // A prompt of one token makes every step one of `rows` tokens; a deeper one is computed
-  // before and its seconds are taken off.
+  // A prompt of one token makes every step one of `rows` tokens. A deeper one is computed once:
+  // then the cache has all but its end, whose seconds are taken off.
   absl::StatusOr<ModelBenchLine> Decode(int rows) {
     const int steps = options_.decode_steps;
     ModelBenchLine line{.name = "decode", .rows = rows, .tokens = rows * steps};
+    const auto deep = sequences_.Make(rows, std::max(options_.depth, 1));
+    if (options_.depth > 0) Generate(deep, 1);
     line.measurement = bencher_.Measure(Times(cost_.Of(rows, rows), steps), [&] {
-      if (options_.depth == 0) return Generate(rows, 1, steps);
-      const double prompt = Generate(rows, options_.depth, 1);
-      return Generate(rows, options_.depth, steps + 1) - prompt;
+      if (options_.depth == 0) return Generate(sequences_.Make(rows, 1), steps);
+      const double end = Generate(deep, 1);
+      return Generate(deep, steps + 1) - end;
     });
     RETURN_IF_ERROR(status_);
     return line;
   }
 
  private:
-  double Generate(int rows, int prompt_tokens, int max_tokens) {
-    auto sequences = sequences_.Make(rows, prompt_tokens, max_tokens);
+  double Generate(std::vector<NewSequence> sequences, int max_tokens) {
+    for (NewSequence& sequence : sequences) sequence.sampling.max_tokens = max_tokens;
     const Clock::time_point start = Clock::now();
     status_.Update(pipeline_.Generate(std::move(sequences)).status());
     return SecondsSince(start);
@@ -197,7 +198,7 @@ LocalPipelineOptions PipelineOptions(const ModelBenchOptions& options) {
           .max_step_tokens = std::max(std::clamp(options.prompt_tokens, 16, 512), most_rows),
           .max_sequences = most_rows,
           .num_kv_blocks = std::max(context / kBlockTokens + 2, most_rows * blocks),
-          .prefix_cache = false};
+          .prefix_cache = options.depth > 0};
 }
 
 }  // namespace

@@ -210,23 +210,24 @@ def parts(options):
         command = peer(
             options.llama_avx2, options, "1b-q4_0", 2, 256, 16, "-lm", "none", "--no-warmup"
         )
-        own = sauva(
-            options,
-            "sauva-1b-int4",
-            2,
-            "--device",
-            "cpu:avx2",
-            "--rows",
-            "1",
-            "--prompt",
-            "256",
-            "--decode-steps",
-            "16",
-        )
-        yield (
-            "1.1B 4 bit, AVX2 only, 2 threads",
-            [("sauva", own, read_sauva), ("llama.cpp q4_0", command, read_peer)],
-        )
+        for name, checkpoint in (("", "sauva-1b-int4"), (" with a 4-bit head", "sauva-1b-int4-head")):
+            own = sauva(
+                options,
+                checkpoint,
+                2,
+                "--device",
+                "cpu:avx2",
+                "--rows",
+                "1",
+                "--prompt",
+                "256",
+                "--decode-steps",
+                "16",
+            )
+            yield (
+                f"1.1B 4 bit{name}, AVX2 only, 2 threads",
+                [("sauva", own, read_sauva), ("llama.cpp q4_0", command, read_peer)],
+            )
 
 
 def measure(options, end):

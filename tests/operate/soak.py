@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Light load for a long time; resident memory of every process must not grow after the warm-up. It is
-looked at in pauses of the load, since what requests hold while they run depends on how many there
+"""Light load for a long time, scraped as a Prometheus would; resident memory of every process must not
+grow after the warm-up. It is looked at in pauses of the load, since what requests hold while they run depends on how many there
 are at that moment. Where the machine is so busy that layers move, workers hold other things from then
 on: growth is counted from the look after the next.
 
@@ -19,6 +19,7 @@ WARM_UP_SECONDS = 180
 MOST_GROWTH = 0.01
 LOOKS = 6
 FEWEST_LOOKS = 3  # that growth is counted over
+SCRAPE_SECONDS = 15
 PAUSE_SECONDS = 15  # longer than processes wait until they give free memory back
 # Small, so that every page of it is in use after the warm-up: pages come with first use.
 KV_MEMORY = "16MiB"
@@ -72,6 +73,25 @@ class Load:
         self.starter.join()
 
 
+class Scraper:
+    """Reads the metrics of every process every now and then, until stopped."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.stopped = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        while not self.stopped.wait(SCRAPE_SECONDS):
+            for service in self.cluster.all():
+                service.metric("process_resident_memory_bytes")
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+
+
 class Look:
     """Megabytes by process, in a pause of the load, and the number of placements so far."""
 
@@ -102,10 +122,12 @@ def main():
         client = Client([cluster.gateways[0].address])
         begin = time.monotonic()
         load = Load(client, per_second)
+        scraper = Scraper(cluster)
         looks = []
         for seconds in [WARM_UP_SECONDS] + [(60 * minutes - WARM_UP_SECONDS) / LOOKS] * LOOKS:
             time.sleep(seconds)
             looks.append(Look(cluster, load, begin))
+        scraper.stop()
         load.stop()
         client.close()
     print(f"{minutes:.0f} minutes, {per_second:.0f} requests a second, {load.done} requests, "
