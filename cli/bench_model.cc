@@ -27,6 +27,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int kBlockTokens = 16;
+
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -153,19 +155,28 @@ class ModelBench {
     if (options_.depth > 0) Generate(deep, 1);
     line.measurement = bencher_.Measure(Times(cost_.Of(rows, rows), steps), [&] {
       if (options_.depth == 0) return Generate(sequences_.Make(rows, 1), steps);
-      const double end = Generate(deep, 1);
-      return Generate(deep, steps + 1) - end;
+      const double end = Generate(deep, 1, options_.depth - kBlockTokens);
+      return Generate(deep, steps + 1, options_.depth - kBlockTokens) - end;
     });
     RETURN_IF_ERROR(status_);
     return line;
   }
 
  private:
-  double Generate(std::vector<NewSequence> sequences, int max_tokens) {
+  // Each sequence must find at least `cached` tokens in the cache.
+  double Generate(std::vector<NewSequence> sequences, int max_tokens, int cached = 0) {
     for (NewSequence& sequence : sequences) sequence.sampling.max_tokens = max_tokens;
     const Clock::time_point start = Clock::now();
-    status_.Update(pipeline_.Generate(std::move(sequences)).status());
-    return SecondsSince(start);
+    const auto completions = pipeline_.Generate(std::move(sequences));
+    const double seconds = SecondsSince(start);
+    status_.Update(completions.status());
+    if (!completions.ok()) return seconds;
+    for (const LocalPipeline::Completion& completion : *completions) {
+      if (completion.num_cached_tokens >= cached) continue;
+      status_.Update(absl::InternalError(absl::StrCat(
+          "the cache has ", completion.num_cached_tokens, " of ", cached, " tokens of the depth")));
+    }
+    return seconds;
   }
 
   const ModelBenchOptions& options_;
@@ -186,7 +197,6 @@ absl::StatusOr<Model> RandomModel(const std::string& directory) {
 }
 
 LocalPipelineOptions PipelineOptions(const ModelBenchOptions& options) {
-  constexpr int kBlockTokens = 16;
   const int most_rows = *std::max_element(options.rows.begin(), options.rows.end());
   const int decoded = options.depth + options.decode_steps + 2;
   const int context = std::max(options.prompt_tokens + 1, decoded);

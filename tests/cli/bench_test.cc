@@ -121,6 +121,9 @@ TEST(ModelBenchTest, RandomWeightsNeedAConfigurationAlone) {
   EXPECT_EQ(result->lines.size(), 2u);
   // Both layers' seven matrices and the head, a byte or two each.
   EXPECT_GT(result->weight_bytes, 2 * (3 * 64 * 96 + 3 * 64 * 64));
+  options.depth = 96;  // found in the cache, or it is an error
+  const auto deep = RunModelBench(options);
+  EXPECT_TRUE(deep.ok()) << deep.status();
 }
 
 // Makes a checkpoint of a format with the tool and measures it, which loads and runs it.
