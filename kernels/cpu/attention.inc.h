@@ -179,10 +179,13 @@ struct BlockRange {
   int first, end;
 };
 
+inline int EndBlock(const Group& group) {  // of all spans
+  return group.position[group.count - 1] / kAttentionBlock + 1;
+}
 inline BlockRange VisibleBlocks(const Group& group, int span) {
   const int oldest = group.tile.window == 0 ? 0 : group.position[0] - group.tile.window + 1;
   const int first = oldest < 0 ? 0 : oldest / kAttentionBlock;
-  const int end = group.position[group.count - 1] / kAttentionBlock + 1;
+  const int end = EndBlock(group);
   const int span_first = span * kBlocksPerSpan;
   const int span_end = span_first + kBlocksPerSpan;
   return {first > span_first ? first : span_first, end < span_end ? end : span_end};
@@ -196,8 +199,8 @@ inline void VisitBlocks(const Group& group, BlockRange blocks, const AttentionSu
   const auto at = [&](int block) { return tile.cache + tile.blocks[block] * tile.head_bytes; };
   StartRuns<L, Block>(group);
   for (int block = blocks.first; block < blocks.end; ++block) {
-    BlockAhead ahead;
-    if (block + 1 < blocks.end) ahead = BlockAhead::Of(at(block + 1), tile.head_bytes);
+    BlockAhead ahead;  // the next span's, too
+    if (block + 1 < EndBlock(group)) ahead = BlockAhead::Of(at(block + 1), tile.head_bytes);
     const Block content = see(block, at(block));
     VisitBlock<L, Block>(group, block, content, ahead, to.sums);
   }

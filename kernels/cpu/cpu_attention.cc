@@ -133,7 +133,8 @@ void CpuBackend::Attention(const AttentionArgs& args) {
   });
 }
 
-// Few queries with long contexts: threads share the spans of a tile.
+// Few queries with long contexts: threads share the spans of a tile, some neighbours at a time,
+// since the end of a span reads ahead in the next.
 void CpuBackend::AttendSplit(const AttentionArgs& args, const AttentionPlan& plan) {
   const KvShape& shape = static_cast<const CpuKvCache&>(*args.cache).shape();
   const int64_t tiles = plan.token_tiles * shape.num_kv_heads;
@@ -141,12 +142,16 @@ void CpuBackend::AttendSplit(const AttentionArgs& args, const AttentionPlan& pla
   const auto sums = [&](int64_t tile, int64_t span) {
     return attention_spans_.as<float>().data() + (tile * plan.most_spans + span) * plan.span_floats;
   };
-  pool_.Run(tiles * plan.most_spans, [&](int64_t unit, int thread) {
-    const int64_t tile = unit / plan.most_spans;
+  const int64_t spans = CeilDivide(plan.most_spans * tiles, kTilesPerThread * pool_.threads());
+  const int64_t parts = CeilDivide(plan.most_spans, spans);
+  pool_.Run(tiles * parts, [&](int64_t part, int thread) {
+    const int64_t tile = part / parts;
     const AttentionTile attended = AttentionTileAt(args, plan, tile, thread);
-    const int64_t span = FirstSpan(attended) + unit % plan.most_spans;
-    if (span >= EndSpan(attended)) return;
-    attend(attended, static_cast<int>(span), sums(tile, unit % plan.most_spans));
+    const int64_t first = part % parts * spans;
+    for (int64_t i = first; i < std::min<int64_t>(first + spans, plan.most_spans); ++i) {
+      const int64_t span = FirstSpan(attended) + i;
+      if (span < EndSpan(attended)) attend(attended, static_cast<int>(span), sums(tile, i));
+    }
   });
   ForEachRow(static_cast<int>(tiles), plan.most_spans * plan.span_floats,
              [&](int tile, int thread) {
