@@ -115,24 +115,24 @@ Int8Activations CpuBackend::QuantizeRows(const PackedMatrix& weight, Rows x) {
 }
 
 void CpuBackend::MatMulPacked(std::span<const MatMulArgs> products) {
-  const Rows rows = products[0].x;
-  const Int8Activations x = QuantizeRows(PackedOf(products[0]), rows);
+  const Rows in = products[0].x;
+  const Int8Activations x = QuantizeRows(PackedOf(products[0]), in);
   const PackedPanels panels = PackedOf(products[0]).panels(0);
   const int64_t groups = CeilDivide(panels.units, panels.activation_units);
   // Tiles of the same outputs are neighbours, so that their weights are read from memory once.
   const int64_t most = kTokenBlockBytes / (panels.units * kInt8Unit);
-  const int64_t register_tiles = CeilDivide(rows.rows, x.stride);
+  const int64_t register_tiles = CeilDivide(in.rows, x.stride);
   const int64_t tokens = PartSize(register_tiles, std::max<int64_t>(1, most / x.stride)) * x.stride;
-  const int64_t token_tiles = CeilDivide(rows.rows, tokens);
+  const int64_t token_tiles = CeilDivide(in.rows, tokens);
   std::array<PackedProduct, kMostShared> parts;
   int64_t tiles = 0;
   int64_t work = 0;
   for (size_t i = 0; i < products.size(); ++i) {
     const int64_t outputs = products[i].out.columns;
     PackedProduct& part = parts[i];
-    part = {&products[i], TileRows(outputs, rows.rows, pool_.threads()), tiles};
+    part = {&products[i], TileRows(outputs, in.rows, pool_.threads()), tiles};
     tiles += CeilDivide(outputs, part.tile_rows) * token_tiles;
-    work += outputs * rows.rows * rows.columns;
+    work += outputs * in.rows * in.columns;
   }
   const auto multiply = [&](int64_t tile, int thread) {
     size_t i = products.size() - 1;
@@ -149,7 +149,7 @@ void CpuBackend::MatMulPacked(std::span<const MatMulArgs> products) {
                .scales = x.scales + token * groups,
                .starts = x.starts + token * groups,
                .stride = x.stride},
-         .tokens = static_cast<int>(std::min(tokens, rows.rows - token)),
+         .tokens = static_cast<int>(std::min(tokens, in.rows - token)),
          .bias = args.bias.empty() ? nullptr : args.bias.data() + row,
          .out = args.out.data + token * args.out.stride + row,
          .out_stride = args.out.stride,
