@@ -27,15 +27,14 @@ inline void DotRegisters(const DotTile& tile, int row, int token) {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) sum[t][r] = L::Zero();
   }
+  const bool first = token == 0;  // then the weights come from memory
   const auto step = [&](int64_t k, auto load) __attribute__((always_inline)) {
     L weight[kRows];
     const Element* ahead = w + k + (k < turn ? kAhead : ahead_after_turn);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       weight[r] = S::Load(w + r * tile.weight_stride + k);
-      if constexpr (kTokens == 1) {
-        __builtin_prefetch(ahead + r * tile.weight_stride, 0, 2);  // to L2
-      }
+      if (first) __builtin_prefetch(ahead + r * tile.weight_stride, 0, 2);  // to L2
     }
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
