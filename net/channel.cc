@@ -5,7 +5,7 @@
 
 #include "base/status_macros.h"
 #include "net/callback_queue.h"
-#include "net/clock_rate.h"
+#include "net/mutexes.h"
 
 namespace sauva {
 namespace {
@@ -18,8 +18,8 @@ constexpr absl::Duration kConnectTimeout = absl::Seconds(5);
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(const std::string& address,
                                                            const TlsOptions& tls,
                                                            const KeepaliveOptions& keepalive) {
+  PrepareMutexes();
   KeepCallbackQueue();
-  FindClockRate();
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   ASSIGN_OR_RETURN(credentials, MakeChannelCredentials(tls));
   grpc::ChannelArguments arguments;

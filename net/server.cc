@@ -11,8 +11,8 @@
 #include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "net/callback_queue.h"
-#include "net/clock_rate.h"
 #include "net/grpc_log.h"
+#include "net/mutexes.h"
 
 namespace sauva {
 namespace {
@@ -24,8 +24,8 @@ void EnablePluginsOnce() {
     RouteGrpcLog();
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    PrepareMutexes();
     KeepCallbackQueue();
-    FindClockRate();
   });
 }
 

@@ -1,4 +1,4 @@
-#include "net/clock_rate.h"
+#include "net/mutexes.h"
 
 #include <mutex>
 #include <thread>
@@ -9,7 +9,7 @@
 namespace sauva {
 namespace {
 
-// A lock that one thread waits for, so that this one queues behind it.
+// On a lock that one thread waits for already.
 void QueueBehindAnother() {
   struct {
     absl::Mutex mutex;
@@ -38,9 +38,12 @@ void QueueBehindAnother() {
 
 }  // namespace
 
-void FindClockRate() {
+void PrepareMutexes() {
   static std::once_flag once;
-  std::call_once(once, QueueBehindAnother);
+  std::call_once(once, [] {
+    absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
+    QueueBehindAnother();
+  });
 }
 
 }  // namespace sauva
