@@ -10,8 +10,9 @@
 namespace sauva {
 namespace {
 
-// Of a busy host on the other side of the world, with TLS.
-constexpr absl::Duration kConnectTimeout = absl::Seconds(5);
+// Enough for a host on the other side of the world, with TLS; where nothing comes through, no
+// longer than the pause between attempts, so that an end of that is noticed soon.
+constexpr absl::Duration kConnectTimeout = absl::Seconds(2);
 
 }  // namespace
 
