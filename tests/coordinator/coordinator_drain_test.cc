@@ -45,6 +45,19 @@ TEST(DrainTest, ASpareIsDrainedAtOnceAndNotPlacedAgain) {
   EXPECT_THAT(story.Status().pipelines, IsEmpty());
 }
 
+// It starts again under its name before the end of its old stream is known.
+TEST(DrainTest, AnotherProcessOfTheSameNameIsPlacedAgain) {
+  Story story = Serving(1, 1);
+  const std::string serving = story.WorkersOf(story.OnlyPipeline())[0];
+  const std::string spare = serving == "w0" ? "w1" : "w0";
+  Drain(story, spare);
+  story.worker(spare).draining = false;
+  story.Join(spare);
+  story.Kill(serving);
+  story.Advance(absl::Seconds(5));
+  EXPECT_THAT(story.Status().pipelines, SizeIs(1));
+}
+
 TEST(DrainTest, ASpareTakesOverBeforeTheOldPipelineEnds) {
   Story story = Serving(1, 1);
   const PipelineStatus old = story.OnlyPipeline();
