@@ -27,8 +27,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kBlockTokens = 16;
-
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
@@ -155,8 +153,8 @@ class ModelBench {
     if (options_.depth > 0) Generate(deep, 1);
     line.measurement = bencher_.Measure(Times(cost_.Of(rows, rows), steps), [&] {
       if (options_.depth == 0) return Generate(sequences_.Make(rows, 1), steps);
-      const double end = Generate(deep, 1, options_.depth - kBlockTokens);
-      return Generate(deep, steps + 1, options_.depth - kBlockTokens) - end;
+      const double end = Generate(deep, 1, options_.depth - kKvBlockTokens);
+      return Generate(deep, steps + 1, options_.depth - kKvBlockTokens) - end;
     });
     RETURN_IF_ERROR(status_);
     return line;
@@ -200,14 +198,14 @@ LocalPipelineOptions PipelineOptions(const ModelBenchOptions& options) {
   const int most_rows = *std::max_element(options.rows.begin(), options.rows.end());
   const int decoded = options.depth + options.decode_steps + 2;
   const int context = std::max(options.prompt_tokens + 1, decoded);
-  const int blocks = (decoded + kBlockTokens - 1) / kBlockTokens;
+  const int blocks = (decoded + kKvBlockTokens - 1) / kKvBlockTokens;
   return {.num_stages = options.stages,
           .weight_format = options.weight_format,
           .kv_type = options.kv_type,
           .max_context = context,
           .max_step_tokens = std::max(std::clamp(options.prompt_tokens, 16, 512), most_rows),
           .max_sequences = most_rows,
-          .num_kv_blocks = std::max(context / kBlockTokens + 2, most_rows * blocks),
+          .num_kv_blocks = std::max(context / kKvBlockTokens + 2, most_rows * blocks),
           .prefix_cache = options.depth > 0};
 }
 
