@@ -30,10 +30,11 @@ PROMPTS = ["The old prince", "In the morning", "She said that", "On the road to"
 
 
 def await_true(condition, patience=PATIENCE, message="it did not come true"):
+    """Raises with the message, or with what it returns then, when patience (seconds) is over."""
     deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(message)
+            raise TimeoutError(message() if callable(message) else message)
         time.sleep(0.02)
 
 
