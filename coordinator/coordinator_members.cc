@@ -67,13 +67,11 @@ WorkerRecord& Coordinator::Admit(const WorkerJoined& event) {
     Lose(std::string(id), absl::StrCat("its address belongs to worker ", event.hello.worker_id));
     break;
   }
-  WorkerRecord& worker = workers_[event.hello.worker_id];
   // A process that has seen no epoch is a new one; the end of the old one's stream may come later.
   if (event.hello.newest_epoch == 0) {
-    link_failures_.Forget(event.hello.worker_id);
-    worker.draining = false;
-    worker.drained = false;
+    Lose(event.hello.worker_id, "a process that has loaded nothing joined under its name");
   }
+  WorkerRecord& worker = workers_[event.hello.worker_id];
   if (worker.connected()) {
     connections_.erase(worker.connection);
     effects_.push_back(CloseConnection{

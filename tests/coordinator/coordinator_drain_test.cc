@@ -58,6 +58,22 @@ TEST(DrainTest, AnotherProcessOfTheSameNameIsPlacedAgain) {
   EXPECT_THAT(story.Status().pipelines, SizeIs(1));
 }
 
+TEST(DrainTest, ItIsOverWhenAnotherProcessJoinsUnderTheName) {
+  Story story = Serving(1, 1);
+  const std::string leaving = story.WorkersOf(story.OnlyPipeline())[0];
+  story.worker(leaving).stage->running_sequences = 3;
+  story.Advance(absl::Milliseconds(500));
+  Drain(story, leaving);
+  story.Advance(absl::Seconds(1));
+  ASSERT_TRUE(story.drains.empty());
+  story.worker(leaving) = {};
+  story.Join(leaving);
+  EXPECT_TRUE(story.drains.at(7).ok());
+  story.Advance(absl::Seconds(5));
+  EXPECT_TRUE(story.OnlyPipeline().ready);
+  EXPECT_EQ(story.coordinator().counters().workers_lost, 1u);
+}
+
 TEST(DrainTest, ASpareTakesOverBeforeTheOldPipelineEnds) {
   Story story = Serving(1, 1);
   const PipelineStatus old = story.OnlyPipeline();
