@@ -3,6 +3,7 @@
 #include "base/ceil_divide.h"
 #include "base/check.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/cpu_scratch.h"
 #include "kernels/numerics.h"
 
 // How matmuls with floats are cut into tiles; those with codes: cpu_quantized_matmul.cc. Tiles are
@@ -37,7 +38,6 @@ TilePlan Plan(const MatMulShape& shape) {
   const int64_t block = kTokenBlockBytes / std::max<int64_t>(1, token_bytes) / kTokenStep;
   plan.tokens = std::min(shape.tokens, std::max<int64_t>(1, block) * kTokenStep);
   if (shape.rows * shape.tokens * shape.columns >= kParallelProducts) {
-    constexpr int64_t kTilesPerThread = 4;
     const int64_t share = CeilDivide(shape.rows, shape.threads * kTilesPerThread);
     plan.rows = std::min(kMaxTileRows, CeilDivide(share, kLanes) * kLanes);
   }
@@ -56,10 +56,11 @@ void CpuBackend::MatMulAll(std::span<const MatMulArgs> products) {
   }
   while (!products.empty()) {
     const auto& weight = static_cast<const CpuWeight&>(*products[0].weight);
-    const size_t count = weight.packed() == nullptr ? 1 : NumSharing(products);
+    size_t count = 1;
     if (weight.packed() == nullptr) {
       MatMulNative(weight, products[0]);
     } else {
+      count = NumSharing(products);
       MatMulPacked(products.first(count));
     }
     products = products.subspan(count);

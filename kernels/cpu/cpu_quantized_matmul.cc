@@ -6,6 +6,7 @@
 #include "base/ceil_divide.h"
 #include "base/check.h"
 #include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/cpu_scratch.h"
 #include "kernels/numerics.h"
 
 // Matmuls with matrices of codes: rows become int8 in the order in which register tiles read
@@ -44,7 +45,6 @@ struct PackedProduct {
 
 // Rows of a tile of a matrix with `rows`.
 int64_t TileRows(int64_t rows, int64_t tokens, int threads) {
-  constexpr int64_t kTilesPerThread = 4;
   const int64_t share = CeilDivide(rows, threads * kTilesPerThread);
   const int64_t whole = CeilDivide(share, kTileRows) * kTileRows;
   return std::min(tokens <= kFewTokens ? kMostTileRows : kTileRows, whole);
