@@ -197,10 +197,11 @@ template <class L, class Block, class F>
 inline void VisitBlocks(const Group& group, BlockRange blocks, const AttentionSums& to, F see) {
   const AttentionTile& tile = group.tile;
   const auto at = [&](int block) { return tile.cache + tile.blocks[block] * tile.head_bytes; };
+  const BlockAhead steps = BlockAhead::Of(tile.head_bytes, group.scratch.padded);
   StartRuns<L, Block>(group);
   for (int block = blocks.first; block < blocks.end; ++block) {
     BlockAhead ahead;  // the next span's, too
-    if (block + 1 < EndBlock(group)) ahead = BlockAhead::Of(at(block + 1), tile.head_bytes);
+    if (block + 1 < EndBlock(group)) ahead = steps.At(at(block + 1), tile.head_bytes);
     const Block content = see(block, at(block));
     VisitBlock<L, Block>(group, block, content, ahead, to.sums);
   }

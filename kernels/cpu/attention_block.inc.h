@@ -48,23 +48,29 @@ struct Pending {
 // which waits for more lines at a time than L1 does.
 struct Ahead {
   const unsigned char* bytes = nullptr;
-  int64_t count = 0;
+  int64_t step = 0;  // bytes of a part
 
-  // Part `part` of `parts`.
-  void Fetch(int part, int parts) const {
-    const unsigned char* end = bytes + count * (part + 1) / parts;
-    for (const unsigned char* at = bytes + count * part / parts; at < end; at += 64) {
+  void Fetch(int part) const {
+    const unsigned char* end = bytes + step * (part + 1);
+    for (const unsigned char* at = bytes + step * part; at < end; at += 64) {
       __builtin_prefetch(at, 0, 2);
     }
   }
 };
 
-// The next block: keys while the block at hand is scored, values while values are added.
+// How the next block is read ahead: its keys, in kKeyParts, while the block at hand is scored, its
+// values while values are added, with each two registers of them.
 struct BlockAhead {
+  static constexpr int kKeyParts = 8;
   Ahead keys, values;
 
-  static BlockAhead Of(const unsigned char* block, int64_t bytes) {
-    return {{block, bytes / 2}, {block + bytes / 2, bytes - bytes / 2}};
+  static BlockAhead Of(int64_t block_bytes, int padded) {
+    const int64_t key_bytes = block_bytes / 2;
+    const int parts = padded < 4 * kLanes ? 1 : padded / (2 * kLanes);
+    return {{nullptr, key_bytes / kKeyParts}, {nullptr, (block_bytes - key_bytes) / parts}};
+  }
+  BlockAhead At(const unsigned char* block, int64_t block_bytes) const {
+    return {{block, keys.step}, {block + block_bytes / 2, values.step}};
   }
 };
 
@@ -77,10 +83,12 @@ struct QueryRun {
   float* sums;           // [kQueries, padded]
 };
 
-// Lanes i and i + 8 of the dot products, added.
+// Lanes i and i + 8 of the dot products, added, then joined with `joins` sums of other lanes, which
+// wait in levels[0] and on, and left in levels[joins]. By itself, because compilers that see where
+// the sums come from run out of registers.
 template <class L, int kQueries, class Block>
-inline void ScorePair(const float* queries, const Block& block, int head_dim, int i,
-                      L pair[kQueries]) {
+[[gnu::noinline]] void ScorePair(const float* queries, const Block& block, int head_dim, int i,
+                                 int joins, L (*levels)[kQueries]) {
   L low[kQueries], high[kQueries];
 #pragma GCC unroll 8
   for (int n = 0; n < kQueries; ++n) low[n] = high[n] = L::Zero();
@@ -103,26 +111,25 @@ inline void ScorePair(const float* queries, const Block& block, int head_dim, in
     }
   }
 #pragma GCC unroll 8
-  for (int n = 0; n < kQueries; ++n) pair[n] = L::Add(low[n], high[n]);
-}
-
-// Dot products of the queries with the 16 keys of a block.
-template <class L, int kQueries, class Block>
-inline void Scores(const float* queries, const Block& block, int head_dim, const Ahead& ahead,
-                   L scores[kQueries]) {
-  L quarter[4][kQueries];  // lanes i, i + 8, i + 4 and i + 12, added as the tree does
-  for (int i = 0; i < 4; ++i) {
-    L pair[2][kQueries];
-    ahead.Fetch(2 * i, 8);
-    ScorePair<L, kQueries>(queries, block, head_dim, i, pair[0]);
-    ahead.Fetch(2 * i + 1, 8);
-    ScorePair<L, kQueries>(queries, block, head_dim, i + 4, pair[1]);
+  for (int n = 0; n < kQueries; ++n) low[n] = L::Add(low[n], high[n]);
+  for (int level = 0; level < joins; ++level) {
 #pragma GCC unroll 8
-    for (int n = 0; n < kQueries; ++n) quarter[i][n] = L::Add(pair[0][n], pair[1][n]);
+    for (int n = 0; n < kQueries; ++n) low[n] = L::Add(levels[level][n], low[n]);
   }
 #pragma GCC unroll 8
-  for (int n = 0; n < kQueries; ++n) {
-    scores[n] = L::Add(L::Add(quarter[0][n], quarter[2][n]), L::Add(quarter[1][n], quarter[3][n]));
+  for (int n = 0; n < kQueries; ++n) levels[joins][n] = low[n];
+}
+
+// Dot products of the queries with the 16 keys of a block, left in levels[3]: the lanes are added
+// as the tree does, each sum as soon as both its parts are there.
+template <class L, int kQueries, class Block>
+inline void Scores(const float* queries, const Block& block, int head_dim, const Ahead& ahead,
+                   L (&levels)[4][kQueries]) {
+  constexpr int kLane[BlockAhead::kKeyParts] = {0, 4, 2, 6, 1, 5, 3, 7};
+  constexpr int kJoins[BlockAhead::kKeyParts] = {0, 1, 0, 2, 0, 1, 0, 3};
+  for (int part = 0; part < BlockAhead::kKeyParts; ++part) {
+    ahead.Fetch(part);
+    ScorePair<L, kQueries>(queries, block, head_dim, kLane[part], kJoins[part], levels);
   }
 }
 
@@ -204,9 +211,9 @@ inline void AddValueChunks(const Pending<Block>& pending, int query, KeyRange ra
     }
 #pragma GCC unroll 8
     for (int n = 0; n < kQueries; ++n) {
-      const L weight = L::Set(pending.weights[query + n][j]);
+      const float* weight = &pending.weights[query + n][j];
 #pragma GCC unroll 4
-      for (int c = 0; c < kChunks; ++c) sum[n][c] = L::Fma(weight, value[c], sum[n][c]);
+      for (int c = 0; c < kChunks; ++c) sum[n][c] = L::FmaOf(weight, value[c], sum[n][c]);
     }
   }
 #pragma GCC unroll 8
@@ -221,7 +228,7 @@ inline void AddValues(const Pending<Block>& pending, int query, KeyRange range, 
                       int padded, const Ahead& ahead = {}) {
   int d = 0;
   for (; d + 2 * kLanes <= padded; d += 2 * kLanes) {
-    ahead.Fetch(d / kLanes / 2, padded / kLanes / 2);
+    ahead.Fetch(d / kLanes / 2);
     AddValueChunks<L, kQueries, 2>(pending, query, range, d, sums, padded);
   }
   if (d < padded) AddValueChunks<L, kQueries, 1>(pending, query, range, d, sums, padded);
@@ -233,8 +240,9 @@ inline void AddValues(const Pending<Block>& pending, int query, KeyRange range, 
 template <class L, int kQueries, class Block>
 inline void ScoreBlock(const QueryRun& run, int head_dim, float score_scale, const KeyRange* ranges,
                        const Ahead& ahead, Pending<Block>& pending) {
-  L scores[kQueries];
-  Scores<L, kQueries>(run.queries, pending.block, head_dim, ahead, scores);
+  L levels[4][kQueries];
+  Scores<L, kQueries>(run.queries, pending.block, head_dim, ahead, levels);
+  L(&scores)[kQueries] = levels[3];
   const L scale = L::Set(score_scale);
 #pragma GCC unroll 8
   for (int n = 0; n < kQueries; ++n) scores[n] = L::Multiply(scores[n], scale);

@@ -70,6 +70,7 @@ struct Avx2Lanes {
   static Avx2Lanes Fma(Avx2Lanes a, Avx2Lanes b, Avx2Lanes c) {
     return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
   }
+  static Avx2Lanes FmaOf(const float* a, Avx2Lanes b, Avx2Lanes c) { return Fma(Set(*a), b, c); }
   static Avx2Lanes Add(Avx2Lanes a, Avx2Lanes b) {
     return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
   }

@@ -71,6 +71,10 @@ struct ScalarLanes {
   static ScalarLanes Fma(ScalarLanes a, ScalarLanes b, ScalarLanes c) {
     return Make([&](int i) { return __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]); });
   }
+  // *a * b + c in every lane.
+  static ScalarLanes FmaOf(const float* a, ScalarLanes b, ScalarLanes c) {
+    return Fma(Set(*a), b, c);
+  }
   static ScalarLanes Add(ScalarLanes a, ScalarLanes b) {
     return Make([&](int i) { return a.lane[i] + b.lane[i]; });
   }
