@@ -37,8 +37,9 @@ struct SessionLimits {
   // Since a stream broke: so long only a pipeline of equal numerics_id will do.
   absl::Duration exact_wait = absl::Seconds(2);
   // Since a stream broke: so long the pipelines it lost are refused. Longer than it takes
-  // to notice a dead worker; afterwards one that only seemed lost will do again.
-  absl::Duration forgive_wait = absl::Seconds(10);
+  // to notice a dead worker, which a lease of 2 s and a second's grace decide; afterwards one
+  // that only seemed lost, or that only this gateway could not reach, will do again.
+  absl::Duration forgive_wait = absl::Seconds(5);
   // A request no head has taken yet fails after so long without a pipeline.
   absl::Duration dispatch_wait = absl::Seconds(60);
   // Between attempts that bring no token: doubled from the first to the largest.

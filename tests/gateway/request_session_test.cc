@@ -281,7 +281,7 @@ TEST(RequestSessionTest, ForgivesALostPipelineWhenNoOtherComes) {
   story.WaitForDispatch();
   EXPECT_THAT(story.dispatches.back().broken_epochs, ElementsAre(1u));
   story.WaitForDispatch();
-  EXPECT_EQ(story.now, lost + absl::Seconds(10));
+  EXPECT_EQ(story.now, lost + absl::Seconds(5));
   EXPECT_THAT(story.dispatches.back().broken_epochs, IsEmpty());
   story.Dispatched(1);
   story.Hello();
