@@ -16,9 +16,9 @@ struct VnniDots {
   using Integers = Avx512Lanes::Integers;
   static constexpr bool kSigned = false;
 
-  static constexpr int kPanelTokens = 8;
+  static constexpr int kPanelTokens = 16;
   static constexpr bool kBatches = true;
-  static constexpr int kStreamTokens = 4;
+  static constexpr int kStreamTokens = 2;
   static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 2; }
 
   using Quad = int32_t __attribute__((may_alias, aligned(1)));

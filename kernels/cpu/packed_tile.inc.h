@@ -12,9 +12,9 @@ namespace {
 // Parts of nearly the same size: small ones are slow.
 template <class D>
 int TileTokens(int tokens) {
+  static_assert(D::kPanelTokens <= kMostTileTokens);
   if (tokens <= D::kStreamTokens) return tokens;
-  const int most = D::kBatches && tokens <= kMostTileTokens ? kMostTileTokens : D::kPanelTokens;
-  const int tiles = (tokens + most - 1) / most;
+  const int tiles = (tokens + D::kPanelTokens - 1) / D::kPanelTokens;
   const int part = (tokens + tiles - 1) / tiles;
   return D::kBatches ? (part + kBatchStep - 1) / kBatchStep * kBatchStep : part;
 }
