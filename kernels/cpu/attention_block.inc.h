@@ -155,33 +155,43 @@ inline L SumOfEach(const L x[kQueries]) {
   }
 }
 
-// Moves the queries to their new maxima and turns scores into weights.
+// Moves the queries to their new maxima, if any score is one.
 template <class L, int kQueries, class Block>
-inline void Weigh(const QueryRun& run, const L scores[kQueries], Pending<Block>& pending) {
+inline L Rescale(const QueryRun& run, const L scores[kQueries], Pending<Block>& pending) {
   constexpr uint32_t kAll = (1u << kQueries) - 1;
+  const L one = L::Set(1.0f);
   const L none = L::Set(kNoScore);
   const L before = L::Load(run.largest);
+  pending.rescale = false;
+  pending.without = L::EqualBits(before, none) & kAll;
+  uint32_t above = pending.without;
+#pragma GCC unroll 8
+  for (int n = 0; n < kQueries; ++n) above |= L::AboveBits(scores[n], L::Set(run.largest[n]));
+  if (above == 0) return one;  // mostly, once a query has seen a few blocks
   const L largest = L::Max(before, LargestOfEach<L, kQueries>(scores));
-  L rescale = L::Set(1.0f);
+  pending.without = L::EqualBits(largest, none) & kAll;
   pending.rescale = (L::EqualBits(before, largest) & kAll) != kAll;
-  if (pending.rescale) {
-    const L moved = L::IfEqual(before, largest, rescale, ExpLanes<L>(L::Subtract(before, largest)));
-    rescale = L::IfEqual(largest, none, rescale, moved);
-    rescale.Store(pending.factors);
-    L::IfEqual(largest, none, before, largest).Store(run.largest);
-  }
-  float tops[kLanes];
-  largest.Store(tops);
+  if (!pending.rescale) return one;
+  const L moved = L::IfEqual(before, largest, one, ExpLanes<L>(L::Subtract(before, largest)));
+  const L rescale = L::IfEqual(largest, none, one, moved);
+  rescale.Store(pending.factors);
+  largest.Store(run.largest);
+  return rescale;
+}
+
+// Turns scores into weights.
+template <class L, int kQueries, class Block>
+inline void Weigh(const QueryRun& run, const L scores[kQueries], Pending<Block>& pending) {
+  const L rescale = Rescale<L, kQueries>(run, scores, pending);
   L weight[kQueries];
 #pragma GCC unroll 8
   for (int n = 0; n < kQueries; ++n) {
-    weight[n] = ExpLanes<L>(L::Subtract(scores[n], L::Set(tops[n])));
+    weight[n] = ExpLanes<L>(L::Subtract(scores[n], L::Set(run.largest[n])));
     weight[n].Store(pending.weights[n]);
   }
   const L total = L::Load(run.weight);
   const L added = L::Fma(total, rescale, SumOfEach<L, kQueries>(weight));
-  L::IfEqual(largest, none, total, added).Store(run.weight);
-  pending.without = L::EqualBits(largest, none) & kAll;
+  L::IfEqual(L::Load(run.largest), L::Set(kNoScore), total, added).Store(run.weight);
 }
 
 // Adds the weighted values of keys [range.first, range.end) to the sums of kQueries queries

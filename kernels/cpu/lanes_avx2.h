@@ -99,6 +99,12 @@ struct Avx2Lanes {
   static Avx2Lanes IfPositive(Avx2Lanes x, Avx2Lanes a, Avx2Lanes b) {
     return {Select(x.low, a.low, b.low), Select(x.high, a.high, b.high)};
   }
+  static uint32_t AboveBits(Avx2Lanes a, Avx2Lanes b) {
+    const auto bits = [](__m256 x, __m256 y) {
+      return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_NLE_UQ)));
+    };
+    return bits(a.low, b.low) | bits(a.high, b.high) << 8;
+  }
   static uint32_t EqualBits(Avx2Lanes a, Avx2Lanes b) {
     const auto bits = [](__m256 x, __m256 y) {
       return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(x, y, _CMP_EQ_OQ)));

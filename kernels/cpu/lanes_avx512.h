@@ -75,6 +75,9 @@ struct Avx512Lanes {
     const __mmask16 positive = _mm512_cmp_ps_mask(x.all, _mm512_setzero_ps(), _CMP_GT_OQ);
     return {_mm512_mask_blend_ps(positive, b.all, a.all)};
   }
+  static uint32_t AboveBits(Avx512Lanes a, Avx512Lanes b) {
+    return _mm512_cmp_ps_mask(a.all, b.all, _CMP_NLE_UQ);
+  }
   static uint32_t EqualBits(Avx512Lanes a, Avx512Lanes b) {
     return _mm512_cmp_ps_mask(a.all, b.all, _CMP_EQ_OQ);
   }

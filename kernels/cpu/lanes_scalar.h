@@ -103,6 +103,12 @@ struct ScalarLanes {
     return Make([&](int i) { return x.lane[i] > 0 ? a.lane[i] : b.lane[i]; });
   }
   // Bit i: lanes i are equal.
+  // Where a > b or one is NaN.
+  static uint32_t AboveBits(ScalarLanes a, ScalarLanes b) {
+    uint32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(!(a.lane[i] <= b.lane[i])) << i;
+    return bits;
+  }
   static uint32_t EqualBits(ScalarLanes a, ScalarLanes b) {
     uint32_t bits = 0;
     for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(a.lane[i] == b.lane[i]) << i;
