@@ -18,7 +18,7 @@ constexpr int kBlocksPerSpan = kAttentionSpan / kAttentionBlock;
 struct AttentionSums {
   float* largest;  // [queries]
   float* weight;   // [queries]
-  float* sums;     // [queries, padded]
+  float* sums;     // [queries, padded], with room for kAttentionSpareQueries
   int padded;
 
   static AttentionSums At(float* memory, int queries, int padded) {
@@ -29,13 +29,14 @@ struct AttentionSums {
   }
 };
 
+// `rows`: of sums, the queries and perhaps spare ones.
 template <class L>
-inline void Clear(const AttentionSums& to, int queries) {
+inline void Clear(const AttentionSums& to, int queries, int rows) {
   for (int q = 0; q < queries; ++q) {
     to.largest[q] = kNoScore;
     to.weight[q] = 0;
   }
-  for (int64_t i = 0; i < int64_t{queries} * to.padded; i += kLanes) L::Zero().Store(to.sums + i);
+  for (int64_t i = 0; i < int64_t{rows} * to.padded; i += kLanes) L::Zero().Store(to.sums + i);
 }
 
 // The scratch of a tile, laid out.
@@ -75,24 +76,40 @@ struct TileScratch {
   float* const total;    // AttentionSums of the tile
 };
 
-// Up to kAttentionGroup queries of a tile.
+// How many queries runs of up to `most` compute where there are `count`: a run that is more than
+// half full takes spare ones, which is faster than several smaller runs.
+inline int WithSpare(int count, int most) {
+  int slots = count / most * most;
+  for (int left = count - slots; left > 0; left = count - slots) {
+    while (most / 2 >= left) most /= 2;
+    slots += most;
+  }
+  return slots;
+}
+
+// Up to kAttentionGroup queries of a tile, and spare ones that do as the last one does and are
+// forgotten.
 struct Group {
-  Group(const AttentionTile& of_tile, const TileScratch& tile_scratch, int first_query)
+  Group(const AttentionTile& of_tile, const TileScratch& tile_scratch, int first_query,
+        int most_of_run)
       : tile(of_tile),
         scratch(tile_scratch),
         first(first_query),
-        count(Least(of_tile.tokens * of_tile.heads - first_query, kAttentionGroup)) {
-    for (int q = 0; q < count; ++q) position[q] = tile.first_position + (first + q) / tile.heads;
+        count(Least(of_tile.tokens * of_tile.heads - first_query, kAttentionGroup)),
+        slots(WithSpare(count, most_of_run)) {
+    for (int q = 0; q < slots; ++q) {
+      position[q] = tile.first_position + (first + Least(q, count - 1)) / tile.heads;
+    }
   }
   static int Least(int a, int b) { return a < b ? a : b; }
   const float* query(int index) const {
-    const int q = first + index;
+    const int q = first + Least(index, count - 1);
     return tile.queries + q / tile.heads * tile.query_stride + q % tile.heads * tile.head_dim;
   }
 
   const AttentionTile& tile;
   const TileScratch& scratch;
-  const int first, count;
+  const int first, count, slots;
   int position[kAttentionGroup];
 };
 
@@ -108,7 +125,7 @@ inline void ForEachRun(int count, F f, int query = 0) {
 template <class L, class Block>
 inline void StartRuns(const Group& group) {
   const int head_dim = group.tile.head_dim;
-  ForEachRun<L::kQueries>(group.count, [&]<int kQueries>(int query) {
+  ForEachRun<L::kQueries>(group.slots, [&]<int kQueries>(int query) {
     float* to = group.scratch.queries + query * head_dim;
     for (int n = 0; n < kQueries; ++n) {
       const float* from = group.query(query + n);
@@ -124,8 +141,8 @@ inline void StartRuns(const Group& group) {
 
 template <class L>
 inline void EndRuns(const Group& group, const AttentionSums& to) {
-  ForEachRun<L::kQueries>(group.count, [&]<int kQueries>(int query) {
-    for (int n = 0; n < kQueries; ++n) {
+  ForEachRun<L::kQueries>(group.slots, [&]<int kQueries>(int query) {
+    for (int n = 0; n < kQueries && query + n < group.count; ++n) {
       to.largest[query + n] = group.scratch.largest[query * kLanes + n];
       to.weight[query + n] = group.scratch.weight[query * kLanes + n];
     }
@@ -139,7 +156,7 @@ void VisitBlock(const Group& group, int block, const Block& content, const Block
                 float* sums) {
   const TileScratch& scratch = group.scratch;
   const AttentionTile& tile = group.tile;
-  ForEachRun<L::kQueries>(group.count, [&]<int kQueries>(int query) {
+  ForEachRun<L::kQueries>(group.slots, [&]<int kQueries>(int query) {
     const QueryRun run{.queries = scratch.queries + query * tile.head_dim,
                        .largest = scratch.largest + query * kLanes,
                        .weight = scratch.weight + query * kLanes,
@@ -167,7 +184,7 @@ void VisitBlock(const Group& group, int block, const Block& content, const Block
 
 template <class L, class Block>
 void FinishLastBlock(const Group& group, int block, float* sums) {
-  ForEachRun<L::kQueries>(group.count, [&]<int kQueries>(int query) {
+  ForEachRun<L::kQueries>(group.slots, [&]<int kQueries>(int query) {
     const QueryRun run{.sums = sums + query * group.scratch.padded};
     FinishBlock<L, kQueries>(run, group.scratch.padded,
                              group.scratch.pending_of<Block>(query, block));
@@ -212,11 +229,11 @@ inline void VisitBlocks(const Group& group, BlockRange blocks, const AttentionSu
 // Where each number is read once, by a single run, it is widened as it is read, if at all.
 template <class L, class Stored>
 inline void VisitSpan(const Group& group, int span, const AttentionSums& to) {
-  Clear<L>(to, group.count);
+  Clear<L>(to, group.count, group.slots);
   const BlockRange blocks = VisibleBlocks(group, span);
   if (blocks.first >= blocks.end) return;
   const int head_dim = group.tile.head_dim;
-  const bool one_run = group.count <= L::kQueries && (group.count & (group.count - 1)) == 0;
+  const bool one_run = group.slots <= L::kQueries && (group.slots & (group.slots - 1)) == 0;
   if ((Stored::kWide || one_run) && head_dim % kLanes == 0) {
     VisitBlocks<L, Stored>(group, blocks, to, [&](int, const unsigned char* block) {
       return Stored::At(block, head_dim);
@@ -264,10 +281,13 @@ inline void Finish(const AttentionTile& tile, const AttentionSums& total) {
   }
 }
 
-template <class F>
+template <class L, class F>
 inline void ForEachGroup(const AttentionTile& tile, const TileScratch& scratch, F f) {
+  static_assert(L::kQueries / 2 - 1 <= kAttentionSpareQueries);
   const int queries = tile.tokens * tile.heads;
-  for (int first = 0; first < queries; first += kAttentionGroup) f(Group(tile, scratch, first));
+  for (int first = 0; first < queries; first += kAttentionGroup) {
+    f(Group(tile, scratch, first, L::kQueries));
+  }
 }
 
 // All spans of a tile.
@@ -276,9 +296,9 @@ void AttendKernel(const AttentionTile& tile) {
   const TileScratch scratch(tile);
   const int queries = tile.tokens * tile.heads;
   const AttentionSums total = AttentionSums::At(scratch.total, queries, scratch.padded);
-  Clear<L>(total, queries);
+  Clear<L>(total, queries, queries);
   for (int span = FirstSpan(tile); span < EndSpan(tile); ++span) {
-    ForEachGroup(tile, scratch, [&](const Group& group) {
+    ForEachGroup<L>(tile, scratch, [&](const Group& group) {
       const AttentionSums sums = AttentionSums::At(scratch.span, group.count, scratch.padded);
       VisitSpan<L, Stored>(group, span, sums);
       MergeSpan<L>(sums, total.From(group.first), group.count);
@@ -292,7 +312,7 @@ template <class L, class Stored>
 void AttendSpanKernel(const AttentionTile& tile, int span, float* sums) {
   const TileScratch scratch(tile);
   const AttentionSums all = AttentionSums::At(sums, tile.tokens * tile.heads, scratch.padded);
-  ForEachGroup(tile, scratch, [&](const Group& group) {
+  ForEachGroup<L>(tile, scratch, [&](const Group& group) {
     VisitSpan<L, Stored>(group, span, all.From(group.first));
   });
 }
@@ -304,7 +324,7 @@ void MergeSpansKernel(const AttentionTile& tile, float* sums, int64_t stride) {
   const TileScratch scratch(tile);
   const int queries = tile.tokens * tile.heads;
   const AttentionSums total = AttentionSums::At(scratch.total, queries, scratch.padded);
-  Clear<L>(total, queries);
+  Clear<L>(total, queries, queries);
   for (int span = FirstSpan(tile); span < EndSpan(tile); ++span) {
     MergeSpan<L>(AttentionSums::At(sums, queries, scratch.padded), total, queries);
     sums += stride;

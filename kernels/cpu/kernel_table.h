@@ -152,9 +152,12 @@ constexpr int kAttentionGroup = 32;
 constexpr int kAttentionPendingFloats = 176;
 
 static constexpr inline int64_t PaddedToLanes(int64_t n) { return (n + 15) / 16 * 16; }
+// Queries that a register tile of attention may have beyond those that there are: five to seven are
+// computed as eight, three as four.
+constexpr int kAttentionSpareQueries = 3;
 // Floats of what queries have summed up: two numbers and their head_dim values.
 static constexpr inline int64_t AttentionSumFloats(int64_t queries, int head_dim) {
-  return queries * (2 + PaddedToLanes(head_dim));
+  return 2 * queries + (queries + kAttentionSpareQueries) * PaddedToLanes(head_dim);
 }
 // Keys of a block and values of two, the group's queries, states and sums, the sums of all.
 static constexpr inline int64_t AttentionScratchFloats(int64_t queries, int head_dim) {

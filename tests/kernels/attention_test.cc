@@ -162,10 +162,11 @@ TEST_F(AttentionTest, PrefillEqualsDecodeInChunksOfAnySizeAcrossSpans) {
 // Registers hold eight queries at most; groups of a KV head need not be of that size.
 TEST_F(AttentionTest, GroupsOfAnySizeEqualTheReference) {
   for (const DType type : kKvTypes) {
-    for (const int group : {7, 8, 15, 33}) {
-      const Heads heads{.queries = 2 * group, .keys = 2, .dim = 17, .kv_type = type};
+    for (const int group : {3, 5, 6, 7, 8, 15, 33}) {
+      const int dim = group % 2 == 0 ? 32 : 17;
+      const Heads heads{.queries = 2 * group, .keys = 2, .dim = dim, .kv_type = type};
       Sequence sequence(heads, 70, static_cast<uint32_t>(group));
-      Compare(heads, sequence, {70}, std::to_string(group) + " heads of a KV head");
+      Compare(heads, sequence, {1, 70}, std::to_string(group) + " heads of a KV head");
       if (HasFatalFailure()) return;
     }
   }
