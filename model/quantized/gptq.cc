@@ -13,6 +13,14 @@ namespace {
 // A word's values are whole after this many of them, for any width of code.
 constexpr int64_t kRun = 32;
 
+// Rows that are read together.
+constexpr int64_t kRows = 8;
+
+// Rows [first, end).
+struct RowRange {
+  int64_t first = 0, end = 0;
+};
+
 struct Scheme {
   int bits = 4;
   int64_t group_size = -1;  // -1: a whole row
@@ -82,47 +90,56 @@ class GptqLayout : public QuantizedLayout {
     return whole ? size.columns : scheme_.group_size;
   }
 
-  // Words run down the input columns, one stream for each row.
+  // Words run down the input columns, one stream for each row. A few rows at a time, which fit in a
+  // cache together: their codes in the order of the inputs, then in the matrix's.
   void ReadCodes(const QuantizedPart& packed, QuantizedMatrix& matrix) const {
+    const std::vector<int32_t>& order = matrix.column_order;
     matrix.codes.resize(static_cast<size_t>(matrix.rows * matrix.columns));
-    if (scheme_.bits == 4 && matrix.column_order.empty()) return ReadNibbles(packed, matrix);
-    std::vector<int64_t> place(static_cast<size_t>(matrix.columns));  // of an input column
-    for (int64_t i = 0; i < matrix.columns; ++i) {
-      const bool ordered = !matrix.column_order.empty();
-      place[ordered ? static_cast<size_t>(matrix.column_order[static_cast<size_t>(i)])
-                    : static_cast<size_t>(i)] = i;
+    std::vector<uint8_t> inputs(order.empty() ? 0 : static_cast<size_t>(kRows * matrix.columns));
+    for (int64_t row = 0; row < matrix.rows; row += kRows) {
+      uint8_t* codes = matrix.codes.data() + row * matrix.columns;
+      uint8_t* to = order.empty() ? codes : inputs.data();
+      const RowRange rows{row, std::min(row + kRows, matrix.rows)};
+      scheme_.bits == 4 ? ReadNibbles(packed, matrix, rows, to)
+                        : ReadStreams(packed, matrix, rows, to);
+      if (order.empty()) continue;
+      for (int64_t r = rows.first; r < rows.end; ++r, codes += matrix.columns) {
+        const uint8_t* from = inputs.data() + (r - rows.first) * matrix.columns;
+        for (int64_t i = 0; i < matrix.columns; ++i) codes[i] = from[order[static_cast<size_t>(i)]];
+      }
     }
+  }
+
+  // Codes of any width.
+  void ReadStreams(const QuantizedPart& packed, const QuantizedMatrix& matrix, RowRange rows,
+                   uint8_t* codes) const {
     for (int64_t first = 0; first < matrix.columns; first += kRun) {
       const int64_t first_word = first / kRun * scheme_.bits;
-      for (int64_t row = 0; row < matrix.rows; ++row) {
+      for (int64_t row = rows.first; row < rows.end; ++row) {
         std::array<uint32_t, 8> words{};
         for (int i = 0; i < scheme_.bits; ++i) {
           words[static_cast<size_t>(i)] = packed.Word((first_word + i) * matrix.rows + row);
         }
         const auto word = [&](int64_t i) { return words[static_cast<size_t>(i)]; };
-        uint8_t* codes = matrix.codes.data() + row * matrix.columns;
+        uint8_t* to = codes + (row - rows.first) * matrix.columns + first;
         for (int64_t i = 0; i < kRun; ++i) {
-          codes[place[static_cast<size_t>(first + i)]] =
-              static_cast<uint8_t>(StreamValue(word, i, scheme_.bits));
+          to[i] = static_cast<uint8_t>(StreamValue(word, i, scheme_.bits));
         }
       }
     }
   }
 
-  // The most common codes, eight at a time, for a few rows that fit in a cache together.
-  static void ReadNibbles(const QuantizedPart& packed, QuantizedMatrix& matrix) {
+  // The most common codes, eight at a time.
+  static void ReadNibbles(const QuantizedPart& packed, const QuantizedMatrix& matrix, RowRange rows,
+                          uint8_t* codes) {
     constexpr int64_t kPerWord = 8;
-    constexpr int64_t kRows = 8;
     const std::byte* words = packed.bytes.data();
-    for (int64_t first = 0; first < matrix.rows; first += kRows) {
-      const int64_t last = std::min(first + kRows, matrix.rows);
-      for (int64_t column = 0; column < matrix.columns; column += kPerWord) {
-        for (int64_t row = first; row < last; ++row) {
-          uint32_t word;
-          std::memcpy(&word, words + (column / kPerWord * matrix.rows + row) * 4, sizeof word);
-          const uint64_t bytes = SpreadNibbles(word);
-          std::memcpy(matrix.codes.data() + row * matrix.columns + column, &bytes, sizeof bytes);
-        }
+    for (int64_t column = 0; column < matrix.columns; column += kPerWord) {
+      for (int64_t row = rows.first; row < rows.end; ++row) {
+        uint32_t word;
+        std::memcpy(&word, words + (column / kPerWord * matrix.rows + row) * 4, sizeof word);
+        const uint64_t bytes = SpreadNibbles(word);
+        std::memcpy(codes + (row - rows.first) * matrix.columns + column, &bytes, sizeof bytes);
       }
     }
   }
