@@ -1,5 +1,7 @@
 #include "engine/formats.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/status_macros.h"
@@ -79,24 +81,25 @@ LoadFormat HeadFormat(LoadFormat format, const ModelSpec& spec) {
 }
 
 absl::StatusOr<std::optional<QuantizedMatrix>> RoundAtLoad(const WeightSource& source,
-                                                           LoadFormat format) {
+                                                           LoadFormat format,
+                                                           std::vector<uint8_t> codes) {
   std::optional<QuantizedMatrix> matrix;
   switch (format) {
     case LoadFormat::kStored:
     case LoadFormat::kF32:
       return matrix;
     case LoadFormat::kInt8: {
-      ASSIGN_OR_RETURN(matrix, RoundToInt8(source));
+      ASSIGN_OR_RETURN(matrix, RoundToInt8(source, std::move(codes)));
       return matrix;
     }
     case LoadFormat::kInt4:
     case LoadFormat::kInt3: {
       const int bits = format == LoadFormat::kInt4 ? 4 : 3;
-      ASSIGN_OR_RETURN(matrix, RoundToGroups(source, bits, kGroup));
+      ASSIGN_OR_RETURN(matrix, RoundToGroups(source, bits, kGroup, std::move(codes)));
       return matrix;
     }
     case LoadFormat::kNf4: {
-      ASSIGN_OR_RETURN(matrix, RoundToNf4(source, kGroup));
+      ASSIGN_OR_RETURN(matrix, RoundToNf4(source, kGroup, std::move(codes)));
       return matrix;
     }
   }

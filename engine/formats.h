@@ -47,10 +47,12 @@ const char* ActivationQuantization(LoadFormat format);
 // kInt8 makes a copy of it.
 LoadFormat HeadFormat(LoadFormat format, const ModelSpec& spec);
 
-// The matrix that PrepareWeight is to get in the place of numbers; nothing: the numbers.
+// The matrix that PrepareWeight is to get in the place of numbers; nothing: the numbers. `codes` is
+// memory for its codes.
 // Errors: those of kernels/round_to_nearest.h.
 absl::StatusOr<std::optional<QuantizedMatrix>> RoundAtLoad(const WeightSource& source,
-                                                           LoadFormat format);
+                                                           LoadFormat format,
+                                                           std::vector<uint8_t> codes);
 
 // Bytes that a matrix [rows, columns] of numbers takes once loaded in a format that rounds,
 // and that a stored quantized one takes; of the cpu backend, which the others do not exceed.

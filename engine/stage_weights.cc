@@ -154,9 +154,12 @@ class StageWeightsLoader {
                            .rows = shape.out,
                            .columns = shape.in,
                            .bytes = tensor.bytes};
-    ASSIGN_OR_RETURN(const std::optional<QuantizedMatrix> rounded, RoundAtLoad(source, format));
+    ASSIGN_OR_RETURN(std::optional<QuantizedMatrix> rounded,
+                     RoundAtLoad(source, format, std::move(codes)));
     if (rounded) source.quantized = &*rounded;
-    return backend_.PrepareWeight(source, WeightFormat::kNative);
+    auto weight = backend_.PrepareWeight(source, WeightFormat::kNative);
+    if (rounded) codes = std::move(rounded->codes);
+    return weight;
   }
 
   absl::StatusOr<std::unique_ptr<Weight>> StoredQuantized(const Matrix& wanted,

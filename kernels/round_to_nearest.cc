@@ -1,9 +1,11 @@
 #include "kernels/round_to_nearest.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +19,8 @@ namespace {
 
 constexpr uint8_t kInt8Zero = 128;
 constexpr uint8_t kNf4Zero = 7;  // the code of 0
+// Numbers side by side, where compilers may not put those that come one after the other.
+constexpr size_t kAtOnce = 8;
 
 struct GroupView {
   std::span<const float> values;
@@ -27,32 +31,61 @@ struct GroupView {
 
 float RoundEven(float x) { return (x + kRoundMagic) - kRoundMagic; }
 
+// Of finite numbers, whose magnitudes order like their bits.
 float LargestMagnitude(std::span<const float> values) {
-  float largest = 0;
-  for (const float value : values) largest = std::max(largest, std::fabs(value));
-  return largest;
+  int32_t largest = 0;
+  for (const float value : values) {
+    const int32_t bits = std::bit_cast<int32_t>(value) & 0x7fffffff;
+    largest = bits > largest ? bits : largest;
+  }
+  return std::bit_cast<float>(largest);
+}
+
+// The least and the largest of the numbers and 0. Several at a time, which compilers may not do
+// with one after the other.
+struct Range {
+  float low = 0, high = 0;
+};
+Range RangeOf(std::span<const float> values) {
+  float low[kAtOnce] = {}, high[kAtOnce] = {};
+  size_t i = 0;
+  for (; i + kAtOnce <= values.size(); i += kAtOnce) {
+    for (size_t j = 0; j < kAtOnce; ++j) {
+      low[j] = std::min(low[j], values[i + j]);
+      high[j] = std::max(high[j], values[i + j]);
+    }
+  }
+  for (; i < values.size(); ++i) {
+    low[0] = std::min(low[0], values[i]);
+    high[0] = std::max(high[0], values[i]);
+  }
+  return {*std::min_element(low, low + kAtOnce), *std::max_element(high, high + kAtOnce)};
 }
 
 absl::Status CheckFinite(const WeightSource& source, int64_t row, std::span<const float> values) {
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (std::isfinite(values[i])) continue;
-    return absl::InvalidArgumentError(absl::StrCat("tensor ", source.name, ": row ", row,
-                                                   ", column ", i,
-                                                   " is not finite and cannot be quantized"));
+  constexpr uint32_t kInfinity = 0x7f800000u;
+  uint32_t all = 0;  // 1: some exponent is the largest
+  for (const float value : values) {
+    all |= static_cast<uint32_t>((std::bit_cast<uint32_t>(value) & kInfinity) == kInfinity);
   }
-  return absl::OkStatus();
+  if (all == 0) return absl::OkStatus();
+  const auto found = std::ranges::find_if_not(values, [](float x) { return std::isfinite(x); });
+  return absl::InvalidArgumentError(absl::StrCat("tensor ", source.name, ": row ", row, ", column ",
+                                                 found - values.begin(),
+                                                 " is not finite and cannot be quantized"));
 }
 
 // Calls round(group) for each group of each row of `source`; `shape` says how to cut it.
 template <class F>
 absl::StatusOr<QuantizedMatrix> ForEachGroup(const WeightSource& source, QuantizedMatrix matrix,
-                                             const F& round) {
+                                             std::vector<uint8_t> codes, const F& round) {
   RETURN_IF_ERROR(ValidateWeightSource(source));
   matrix.rows = source.rows;
   matrix.columns = source.columns;
   matrix.group_size = std::min(matrix.group_size, source.columns);
   RETURN_IF_ERROR(ValidateQuantizedShape(source.name, matrix));
   const bool integer = matrix.kind == CodeKind::kInteger;
+  matrix.codes = std::move(codes);
   matrix.codes.resize(static_cast<size_t>(matrix.rows * matrix.columns));
   matrix.scales.resize(static_cast<size_t>(matrix.rows * matrix.groups()));
   matrix.zeros.resize(integer ? matrix.scales.size() : 0);
@@ -97,9 +130,7 @@ float PublishedStep(float step) {
 }
 
 void RoundIntegerGroup(const GroupView& group, int bits) {
-  const auto [lowest, highest] = std::minmax_element(group.values.begin(), group.values.end());
-  const float low = std::min(*lowest, 0.0f);
-  const float high = std::max(*highest, 0.0f);
+  const auto [low, high] = RangeOf(group.values);
   const auto steps = static_cast<float>((1 << bits) - 1);
   const float step = high / steps - low / steps;  // high - low might overflow
   if (step < std::numeric_limits<float>::min()) {
@@ -128,26 +159,37 @@ void RoundNf4Group(const GroupView& group) {
   *group.scale = largest;
   float between[15];
   for (int i = 0; i < 15; ++i) between[i] = (kNf4Values[i] + kNf4Values[i + 1]) * 0.5f;
-  for (size_t i = 0; i < group.values.size(); ++i) {
-    const float unit = group.values[i] * inverse;
-    group.codes[i] = static_cast<uint8_t>(std::lower_bound(between, between + 15, unit) - between);
+  const size_t size = group.values.size();
+  for (size_t i = 0; i < size; i += kAtOnce) {
+    const size_t count = std::min(kAtOnce, size - i);
+    float units[kAtOnce] = {};
+    for (size_t j = 0; j < count; ++j) units[j] = group.values[i + j] * inverse;
+    int32_t codes[kAtOnce] = {};  // so many borders are below
+    for (const float border : between) {
+      for (size_t j = 0; j < kAtOnce; ++j) codes[j] += static_cast<int32_t>(border < units[j]);
+    }
+    for (size_t j = 0; j < count; ++j) group.codes[i + j] = static_cast<uint8_t>(codes[j]);
   }
 }
 
 }  // namespace
 
-absl::StatusOr<QuantizedMatrix> RoundToInt8(const WeightSource& source) {
-  return ForEachGroup(source, {.bits = 8, .group_size = source.columns}, RoundInt8Group);
+absl::StatusOr<QuantizedMatrix> RoundToInt8(const WeightSource& source,
+                                            std::vector<uint8_t> codes) {
+  return ForEachGroup(source, {.bits = 8, .group_size = source.columns}, std::move(codes),
+                      RoundInt8Group);
 }
 
 absl::StatusOr<QuantizedMatrix> RoundToGroups(const WeightSource& source, int bits,
-                                              int64_t group_size) {
-  return ForEachGroup(source, {.bits = bits, .group_size = group_size},
+                                              int64_t group_size, std::vector<uint8_t> codes) {
+  return ForEachGroup(source, {.bits = bits, .group_size = group_size}, std::move(codes),
                       [bits](const GroupView& group) { RoundIntegerGroup(group, bits); });
 }
 
-absl::StatusOr<QuantizedMatrix> RoundToNf4(const WeightSource& source, int64_t group_size) {
-  return ForEachGroup(source, {.kind = CodeKind::kNf4, .group_size = group_size}, RoundNf4Group);
+absl::StatusOr<QuantizedMatrix> RoundToNf4(const WeightSource& source, int64_t group_size,
+                                           std::vector<uint8_t> codes) {
+  return ForEachGroup(source, {.kind = CodeKind::kNf4, .group_size = group_size}, std::move(codes),
+                      RoundNf4Group);
 }
 
 }  // namespace sauva

@@ -43,17 +43,14 @@ absl::Status ValidateWeightSource(const WeightSource& source) {
 }
 
 void ReadRow(const WeightSource& source, int64_t row, std::span<float> values) {
-  const auto columns = static_cast<size_t>(source.columns);
+  values = values.first(static_cast<size_t>(source.columns));
   const std::byte* at = source.bytes.data() + row * source.columns * SizeOf(source.dtype);
   if (source.dtype == DType::kF32) {
-    std::memcpy(values.data(), at, columns * sizeof(float));
-    return;
-  }
-  const auto widen = source.dtype == DType::kF16 ? HalfToFloat : BFloat16ToFloat;
-  for (size_t i = 0; i < columns; ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, at + i * sizeof bits, sizeof bits);
-    values[i] = widen(bits);
+    std::memcpy(values.data(), at, values.size_bytes());
+  } else if (source.dtype == DType::kF16) {
+    HalvesToFloats(at, values);
+  } else {
+    BFloat16sToFloats(at, values);
   }
 }
 
