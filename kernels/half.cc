@@ -4,7 +4,6 @@
 #include <cstring>
 
 namespace sauva {
-
 namespace {
 
 // Without a branch, so that compilers take several numbers at a time.

@@ -64,11 +64,11 @@ Range RangeOf(std::span<const float> values) {
 
 absl::Status CheckFinite(const WeightSource& source, int64_t row, std::span<const float> values) {
   constexpr uint32_t kInfinity = 0x7f800000u;
-  uint32_t all = 0;  // 1: some exponent is the largest
+  uint32_t some = 0;
   for (const float value : values) {
-    all |= static_cast<uint32_t>((std::bit_cast<uint32_t>(value) & kInfinity) == kInfinity);
+    some |= static_cast<uint32_t>((std::bit_cast<uint32_t>(value) & kInfinity) == kInfinity);
   }
-  if (all == 0) return absl::OkStatus();
+  if (some == 0) return absl::OkStatus();
   const auto found = std::ranges::find_if_not(values, [](float x) { return std::isfinite(x); });
   return absl::InvalidArgumentError(absl::StrCat("tensor ", source.name, ": row ", row, ", column ",
                                                  found - values.begin(),
