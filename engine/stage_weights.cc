@@ -47,11 +47,12 @@ class StageWeightsLoader {
     if (options.first) {
       Plan(weights_.embedding_, Embedding(LoadFormat::kStored));
     }
+    // Before the layers, so that no thread is left with so large a matrix at the end.
+    if (options.last) RETURN_IF_ERROR(LoadHead());
     for (int layer = options.layers.first; layer < options.layers.last; ++layer) {
       RETURN_IF_ERROR(LoadLayer(layer));
       matrices_of_layers_.push_back(matrices_.size());
     }
-    if (options.last) RETURN_IF_ERROR(LoadHead());
     RETURN_IF_ERROR(LoadMatrices(progress));
     return std::move(weights_);
   }
@@ -279,7 +280,7 @@ class StageWeightsLoader {
       return absl::OkStatus();
     }
     // An embedding is never quantized in a checkpoint.
-    const bool has_embedding = matrices_.front().to == &weights_.embedding_;
+    const bool has_embedding = !matrices_.empty();  // the first of them
     if (!has_embedding || format == LoadFormat::kInt8) Plan(weights_.head_, Embedding(format));
     return absl::OkStatus();
   }

@@ -14,6 +14,8 @@ float BFloat16ToFloat(uint16_t value);
 
 // As many numbers as there are floats, from memory of any alignment.
 void HalvesToFloats(const std::byte* halves, std::span<float> floats);
+// False when some number is not kept as it is.
+bool FloatsToHalves(std::span<const float> floats, uint16_t* halves);
 void BFloat16sToFloats(const std::byte* values, std::span<float> floats);
 
 }  // namespace sauva

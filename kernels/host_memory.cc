@@ -1,6 +1,7 @@
 #include "kernels/host_memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <utility>
 
@@ -11,6 +12,22 @@ namespace sauva {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
+
+// From a huge page's beginning where one fits in; null when the system refuses.
+std::byte* MapPages(int64_t bytes) {
+  const int64_t spare = bytes >= kHugePage ? kHugePage : 0;
+  void* const pages = mmap(nullptr, static_cast<size_t>(bytes + spare), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (pages == MAP_FAILED) return nullptr;
+  auto* const data = static_cast<std::byte*>(pages);
+  if (spare == 0) return data;
+  const int64_t page = sysconf(_SC_PAGESIZE);
+  const int64_t before = -static_cast<int64_t>(reinterpret_cast<uintptr_t>(data)) & (spare - 1);
+  const int64_t end = (before + bytes + page - 1) / page * page;
+  if (before > 0) munmap(data, static_cast<size_t>(before));
+  if (end < bytes + spare) munmap(data + end, static_cast<size_t>(bytes + spare - end));
+  return data + before;
+}
 
 class HostBuffer : public Buffer {
  public:
@@ -30,15 +47,14 @@ absl::StatusOr<HostMemory> HostMemory::Allocate(int64_t bytes) {
   }
   HostMemory memory;
   if (bytes == 0) return memory;
-  void* pages = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (pages == MAP_FAILED) {
+  std::byte* pages = MapPages(bytes);
+  if (pages == nullptr) {
     return absl::ResourceExhaustedError(
         absl::StrCat("the system refused ", bytes, " bytes of host memory"));
   }
   // Only a hint: without huge pages all works, more slowly.
   if (bytes >= kHugePage) madvise(pages, static_cast<size_t>(bytes), MADV_HUGEPAGE);
-  memory.data_ = static_cast<std::byte*>(pages);
+  memory.data_ = pages;
   memory.size_bytes_ = bytes;
   return memory;
 }

@@ -1,6 +1,7 @@
 #include "kernels/quantized_matrix.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -25,16 +26,23 @@ absl::Status ValidateCount(const std::string& name, const char* what, size_t fou
 // The first value above `limit` is an error that says where it stands in rows of `columns`.
 absl::Status ValidateBelow(const std::string& name, const char* what,
                            const std::vector<uint8_t>& values, int64_t columns, int limit) {
+  uint8_t most = 0;
+  for (const uint8_t value : values) most = std::max(most, value);
+  if (most <= limit) return absl::OkStatus();
   const auto found =
       std::find_if(values.begin(), values.end(), [limit](uint8_t value) { return value > limit; });
-  if (found == values.end()) return absl::OkStatus();
   const int64_t index = found - values.begin();
   return Invalid(name, what, " ", static_cast<int>(*found), " at row ", index / columns, ", ",
                  index % columns, "; at most ", limit);
 }
 
+constexpr uint32_t kInfinity = std::bit_cast<uint32_t>(std::numeric_limits<float>::infinity());
+
 absl::Status ValidateScales(const std::string& name, const QuantizedMatrix& m) {
-  for (size_t i = 0; i < m.scales.size(); ++i) {
+  uint32_t off = 0;
+  for (const float scale : m.scales)
+    off |= (std::bit_cast<uint32_t>(scale) & kInfinity) == kInfinity;
+  for (size_t i = 0; off != 0 && i < m.scales.size(); ++i) {
     if (std::isfinite(m.scales[i])) continue;
     const auto index = static_cast<int64_t>(i);
     return Invalid(name, "scale ", m.scales[i], " at row ", index / m.groups(), ", group ",

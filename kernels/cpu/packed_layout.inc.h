@@ -63,22 +63,33 @@ inline int ReadCode(const uint8_t* unit, CodeFormat format, int row, int column)
   return unit[quad / 2 * kQuadBytes + byte] >> (4 * (quad % 2)) & 15;
 }
 
-// Adds the four codes of a row's quad, one in each byte, to a unit that is zero there.
-inline void WriteQuad(uint8_t* unit, CodeFormat format, int row, int quad, uint32_t codes) {
-  const auto add = [&](int quad_index, uint32_t bits) {
-    uint8_t* at = unit + quad_index * kQuadBytes + 4 * row;
-    uint32_t word;
-    __builtin_memcpy(&word, at, sizeof word);
-    word |= bits;
-    __builtin_memcpy(at, &word, sizeof word);
+// Writes a row's 32 codes of a unit, a byte each.
+template <CodeFormat kFormat>
+inline void WriteRow(const uint8_t* codes, int row, uint8_t* unit) {
+  const auto put = [&](int index, uint32_t bits) {
+    __builtin_memcpy(unit + index * kQuadBytes + 4 * row, &bits, sizeof bits);
   };
-  if (format == CodeFormat::kBits8) {
-    add(quad, codes);
-  } else if (format == CodeFormat::kBits3) {
-    add(quad / 4, (codes & 0x03030303u) << (2 * (quad % 4)));
-    add(2, (codes >> 2 & 0x01010101u) << quad);
+  const auto quad = [&](int index) {
+    uint32_t bytes;
+    __builtin_memcpy(&bytes, codes + 4 * index, sizeof bytes);
+    return bytes;
+  };
+  if constexpr (kFormat == CodeFormat::kBits8) {
+#pragma GCC unroll 8
+    for (int q = 0; q < kQuads; ++q) put(q, quad(q));
+  } else if constexpr (kFormat == CodeFormat::kBits3) {
+    uint32_t low[2] = {}, high = 0;
+#pragma GCC unroll 8
+    for (int q = 0; q < kQuads; ++q) {
+      low[q / 4] |= (quad(q) & 0x03030303u) << (2 * (q % 4));
+      high |= (quad(q) >> 2 & 0x01010101u) << q;
+    }
+    put(0, low[0]);
+    put(1, low[1]);
+    put(2, high);
   } else {
-    add(quad / 2, codes << (4 * (quad % 2)));
+#pragma GCC unroll 4
+    for (int q = 0; q < kQuads; q += 2) put(q / 2, quad(q) | quad(q + 1) << 4);
   }
 }
 

@@ -1,8 +1,9 @@
 #include "kernels/cpu/packed_matrix.h"
 
 #include <algorithm>
-#include <bit>
+#include <array>
 #include <cstring>
+#include <span>
 
 #include "base/ceil_divide.h"
 #include "base/status_macros.h"
@@ -20,16 +21,49 @@ CodeFormat FormatOf(const QuantizedMatrix& matrix) {
   return matrix.bits == 4 ? CodeFormat::kBits4 : CodeFormat::kBits3;
 }
 
-bool FitHalves(const std::vector<float>& scales) {
-  return std::all_of(scales.begin(), scales.end(), [](float scale) {
-    return std::bit_cast<uint32_t>(HalfToFloat(FloatToHalf(scale))) ==
-           std::bit_cast<uint32_t>(scale);
-  });
+// As f16; empty where f16 does not hold every one of them.
+std::vector<uint16_t> AsHalves(const std::vector<float>& scales) {
+  std::vector<uint16_t> halves(scales.size());
+  if (!FloatsToHalves(scales, halves.data())) halves.clear();
+  return halves;
 }
+
+bool AllAre(const std::vector<uint8_t>& values, int value) {
+  int different = 0;
+  for (const uint8_t v : values) different |= v ^ value;
+  return different == 0;
+}
+
+// Codes of some rows, `columns` apart, to a panel.
+template <CodeFormat kFormat>
+void PackCodes(const uint8_t* codes, int rows, int64_t columns, const PackedPanels& panels,
+               uint8_t* panel) {
+  for (int64_t unit = 0; unit < panels.units; ++unit) {
+    const int64_t first = unit * kUnitColumns;
+    const int64_t count = std::min<int64_t>(kUnitColumns, columns - first);
+    uint8_t* const to = panel + UnitOffset(panels, kFormat, unit);
+    for (int r = 0; r < rows; ++r) {
+      const uint8_t* const from = codes + r * columns + first;
+      if (count == kUnitColumns) {
+        WriteRow<kFormat>(from, r, to);
+        continue;
+      }
+      std::array<uint8_t, kUnitColumns> padded = {};
+      std::copy_n(from, count, padded.begin());
+      WriteRow<kFormat>(padded.data(), r, to);
+    }
+  }
+}
+
+using PackCodesFunction = void (*)(const uint8_t* codes, int rows, int64_t columns,
+                                   const PackedPanels& panels, uint8_t* panel);
+constexpr PackCodesFunction kPackCodes[kNumCodeFormats] = {
+    &PackCodes<CodeFormat::kBits8>, &PackCodes<CodeFormat::kBits4>, &PackCodes<CodeFormat::kBits3>,
+    &PackCodes<CodeFormat::kNf4>};
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(const QuantizedMatrix& matrix)
+PackedMatrix::PackedMatrix(const QuantizedMatrix& matrix, bool half_scales)
     : rows_(matrix.rows),
       columns_(matrix.columns),
       format_(FormatOf(matrix)),
@@ -40,51 +74,42 @@ PackedMatrix::PackedMatrix(const QuantizedMatrix& matrix)
   panels_.units = CeilDivide(columns_, kUnitColumns);
   panels_.units_per_group = std::min(panels_.units, CeilDivide(matrix.group_size, kUnitColumns));
   panels_.activation_units = ActivationGroup(matrix) / kUnitColumns;
-  panels_.half_scales = FitHalves(matrix.scales);
-  panels_.zeros = std::any_of(matrix.zeros.begin(), matrix.zeros.end(),
-                              [this](uint8_t zero) { return zero != MiddleZero(format_); });
+  panels_.half_scales = half_scales;
+  panels_.zeros = !AllAre(matrix.zeros, MiddleZero(format_));
   panels_.panel_bytes =
       panels_.units * UnitBytes(format_) +
       CeilDivide(panels_.units, panels_.units_per_group) * GroupTailBytes(panels_);
 }
 
 absl::StatusOr<std::unique_ptr<PackedMatrix>> PackedMatrix::Create(const QuantizedMatrix& matrix) {
-  auto packed = std::unique_ptr<PackedMatrix>(new PackedMatrix(matrix));
+  const std::vector<uint16_t> halves = AsHalves(matrix.scales);
+  auto packed = std::unique_ptr<PackedMatrix>(new PackedMatrix(matrix, !halves.empty()));
   const int64_t panels = CeilDivide(matrix.rows, kPanelRows);
   ASSIGN_OR_RETURN(packed->memory_,
                    HostMemory::Allocate(panels * packed->panels_.panel_bytes + kReadPastEnd));
   packed->panels_.data = packed->memory_.as<uint8_t>().data();
-  for (int64_t panel = 0; panel < panels; ++panel) packed->PackPanel(matrix, panel);
+  for (int64_t panel = 0; panel < panels; ++panel) packed->PackPanel(matrix, halves, panel);
   return packed;
 }
 
-void PackedMatrix::PackRow(const uint8_t* codes, int row, uint8_t* panel) const {
-  for (int64_t first = 0; first < columns_; first += kUnitColumns) {
-    uint8_t* unit = panel + UnitOffset(panels_, format_, first / kUnitColumns);
-    const int64_t columns = std::min<int64_t>(kUnitColumns, columns_ - first);
-    uint32_t quads[kQuads] = {};
-    std::memcpy(quads, codes + first, static_cast<size_t>(columns));
-    for (int quad = 0; quad < kQuads; ++quad) WriteQuad(unit, format_, row, quad, quads[quad]);
-  }
-}
-
-void PackedMatrix::PackPanel(const QuantizedMatrix& matrix, int64_t panel) {
+void PackedMatrix::PackPanel(const QuantizedMatrix& matrix, const std::vector<uint16_t>& halves,
+                             int64_t panel) {
   uint8_t* to = memory_.as<uint8_t>().data() + panel * panels_.panel_bytes;
   const int64_t first_row = panel * kPanelRows;
   const auto rows = static_cast<int>(std::min<int64_t>(kPanelRows, rows_ - first_row));
-  for (int r = 0; r < rows; ++r) {
-    PackRow(matrix.codes.data() + (first_row + r) * columns_, r, to);
-    for (int64_t g = 0; g < matrix.groups(); ++g) {
-      const auto index = static_cast<size_t>((first_row + r) * matrix.groups() + g);
-      uint8_t* tail = to + ScaleOffset(panels_, format_, g * panels_.units_per_group);
-      if (panels_.half_scales) {
-        const uint16_t half = FloatToHalf(matrix.scales[index]);
-        std::memcpy(tail + r * int64_t{sizeof half}, &half, sizeof half);
-      } else {
-        std::memcpy(tail + r * int64_t{sizeof(float)}, &matrix.scales[index], sizeof(float));
-      }
-      if (panels_.zeros) tail[ScaleBytes(panels_) + r] = matrix.zeros[index];
+  kPackCodes[static_cast<size_t>(format_)](matrix.codes.data() + first_row * columns_, rows,
+                                           columns_, panels_, to);
+  const int64_t groups = matrix.groups();
+  const auto put = [&](const auto& values, int64_t group, uint8_t* at) {
+    for (int r = 0; r < rows; ++r) {
+      const auto value = values[static_cast<size_t>((first_row + r) * groups + group)];
+      std::memcpy(at + r * int64_t{sizeof value}, &value, sizeof value);
     }
+  };
+  for (int64_t g = 0; g < groups; ++g) {
+    uint8_t* const tail = to + ScaleOffset(panels_, format_, g * panels_.units_per_group);
+    panels_.half_scales ? put(halves, g, tail) : put(matrix.scales, g, tail);
+    if (panels_.zeros) put(matrix.zeros, g, tail + ScaleBytes(panels_));
   }
 }
 

@@ -41,9 +41,9 @@ class PackedMatrix {
   }
 
  private:
-  explicit PackedMatrix(const QuantizedMatrix& matrix);
-  void PackRow(const uint8_t* codes, int row, uint8_t* panel) const;
-  void PackPanel(const QuantizedMatrix& matrix, int64_t panel);
+  PackedMatrix(const QuantizedMatrix& matrix, bool half_scales);
+  // `halves`: the scales as f16, where they are stored so.
+  void PackPanel(const QuantizedMatrix& matrix, const std::vector<uint16_t>& halves, int64_t panel);
   float ScaleAt(int64_t row, int64_t column) const;
 
   const int64_t rows_;

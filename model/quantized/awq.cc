@@ -67,18 +67,31 @@ class AwqLayout : public QuantizedLayout {
   }
 
  private:
-  // Words [inputs, rows / 8] to values [rows, inputs].
+  // Words [inputs, rows / 8] to values [rows, inputs], by tiles that lie in the nearest cache.
   static void Unpack(const QuantizedPart& packed, int64_t inputs, std::vector<uint8_t>& values) {
-    constexpr int64_t kTile = 64;  // inputs at a time, so that each row is written in runs
+    constexpr int64_t kInputs = 64;  // written together
+    constexpr int64_t kWords = 16;   // a cache line of them
     const int64_t words = packed.shape[1];
-    for (int64_t first = 0; first < inputs; first += kTile) {
-      const int64_t last = std::min(first + kTile, inputs);
-      for (int64_t word = 0; word < words; ++word) {
-        for (int64_t input = first; input < last; ++input) {
-          const uint32_t bits = packed.Word(input * words + word);
+    for (int64_t first_word = 0; first_word < words; first_word += kWords) {
+      const int64_t some_words = std::min(kWords, words - first_word);
+      for (int64_t first = 0; first < inputs; first += kInputs) {
+        const int64_t some_inputs = std::min(kInputs, inputs - first);
+        std::array<std::array<uint32_t, kInputs>, kWords> tile;
+        for (int64_t input = 0; input < some_inputs; ++input) {
+          for (int64_t word = 0; word < some_words; ++word) {
+            tile[static_cast<size_t>(word)][static_cast<size_t>(input)] =
+                packed.Word((first + input) * words + first_word + word);
+          }
+        }
+        for (int64_t word = 0; word < some_words; ++word) {
+          const uint32_t* const bits = tile[static_cast<size_t>(word)].data();
           for (int i = 0; i < kPerWord; ++i) {
-            const int64_t row = word * kPerWord + kColumnOfNibble[static_cast<size_t>(i)];
-            values[static_cast<size_t>(row * inputs + input)] = bits >> (kBits * i) & 0xf;
+            const int64_t row =
+                (first_word + word) * kPerWord + kColumnOfNibble[static_cast<size_t>(i)];
+            uint8_t* const to = values.data() + row * inputs + first;
+            for (int64_t input = 0; input < some_inputs; ++input) {
+              to[input] = static_cast<uint8_t>(bits[input] >> (kBits * i) & 0xf);
+            }
           }
         }
       }

@@ -13,8 +13,12 @@ namespace {
 // A word's values are whole after this many of them, for any width of code.
 constexpr int64_t kRun = 32;
 
-// Rows that are read together.
-constexpr int64_t kRows = 8;
+constexpr int64_t kWordBytes = 4;
+constexpr int64_t kPerWord = 8;  // codes of 4 bits
+constexpr int64_t kFour = 4;     // words that are taken together
+
+// Rows that are read together: four cache lines of words.
+constexpr int64_t kRows = 64;
 
 // Rows [first, end).
 struct RowRange {
@@ -129,26 +133,47 @@ class GptqLayout : public QuantizedLayout {
     }
   }
 
-  // The most common codes, eight at a time.
+  // The most common codes, by tiles of kRun columns that lie in the nearest cache: a row's codes
+  // are together, its words far apart.
   static void ReadNibbles(const QuantizedPart& packed, const QuantizedMatrix& matrix, RowRange rows,
                           uint8_t* codes) {
-    constexpr int64_t kPerWord = 8;
-    const std::byte* words = packed.bytes.data();
-    for (int64_t column = 0; column < matrix.columns; column += kPerWord) {
-      for (int64_t row = rows.first; row < rows.end; ++row) {
-        uint32_t word;
-        std::memcpy(&word, words + (column / kPerWord * matrix.rows + row) * 4, sizeof word);
-        const uint64_t bytes = SpreadNibbles(word);
-        std::memcpy(codes + (row - rows.first) * matrix.columns + column, &bytes, sizeof bytes);
+    constexpr int64_t kAhead = 8 * kRun;
+    const auto words = [&](int64_t column) {
+      return packed.bytes.data() + (column / kPerWord * matrix.rows + rows.first) * kWordBytes;
+    };
+    for (int64_t first = 0; first < matrix.columns; first += kRun) {
+      std::array<std::array<uint8_t, kRun>, kRows> tile;
+      for (int64_t i = 0; i < kRun; i += kPerWord) {
+        const std::byte* const ahead = words(std::min(first + i + kAhead, matrix.columns - 1));
+        for (int64_t b = 0; b < kRows * kWordBytes; b += 64) __builtin_prefetch(ahead + b);
+        const std::byte* const from = words(first + i);
+        for (int64_t r = 0; r < rows.end - rows.first; r += kFour) {
+          SpreadNibbles(from + r * kWordBytes,
+                        &tile[static_cast<size_t>(r)][static_cast<size_t>(i)], kRun);
+        }
+      }
+      for (int64_t r = 0; r < rows.end - rows.first; ++r) {
+        std::memcpy(codes + r * matrix.columns + first, &tile[static_cast<size_t>(r)], kRun);
       }
     }
   }
 
-  // One nibble in each byte, the lowest first.
-  static uint64_t SpreadNibbles(uint64_t word) {
-    word = (word | word << 16) & 0x0000ffff0000ffffu;
-    word = (word | word << 8) & 0x00ff00ff00ff00ffu;
-    return (word | word << 4) & 0x0f0f0f0f0f0f0f0fu;
+  // The nibbles of four words, a byte each, the lowest first; those of a word `stride` bytes after
+  // those of the last.
+  static void SpreadNibbles(const std::byte* words, uint8_t* to, int64_t stride) {
+    using Bytes = uint8_t __attribute__((vector_size(kFour * kWordBytes)));
+    Bytes bytes;
+    std::memcpy(&bytes, words, sizeof bytes);
+    const Bytes low = bytes & 15;
+    const Bytes high = bytes >> 4;
+    const std::array<Bytes, 2> spread = {
+        __builtin_shuffle(low, high, Bytes{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}),
+        __builtin_shuffle(low, high,
+                          Bytes{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31})};
+    for (int64_t i = 0; i < kFour; ++i) {
+      std::memcpy(to + i * stride, reinterpret_cast<const uint8_t*>(&spread) + i * kPerWord,
+                  kPerWord);
+    }
   }
 
   // Version 1 subtracted one from each zero point before packing. Widths that fill words
@@ -164,11 +189,17 @@ class GptqLayout : public QuantizedLayout {
     const uint32_t one = scheme_.stored_minus_one && !by_word ? 1 : 0;
     const uint32_t mask = (1u << bits) - 1;
     matrix.zeros.resize(static_cast<size_t>(matrix.rows * groups));
-    for (int64_t group = 0; group < groups; ++group) {
-      const auto word = [&](int64_t i) { return packed.Word(group * words + i) + ones; };
-      for (int64_t row = 0; row < matrix.rows; ++row) {
-        matrix.zeros[static_cast<size_t>(row * groups + group)] =
-            static_cast<uint8_t>((StreamValue(word, row, bits) + one) & mask);
+    for (int64_t first = 0; first < matrix.rows; first += kRun) {
+      std::array<uint32_t, 8> run{};  // of `bits` words
+      for (int64_t group = 0; group < groups; ++group) {
+        for (int i = 0; i < bits; ++i) {
+          run[static_cast<size_t>(i)] = packed.Word(group * words + first / kRun * bits + i) + ones;
+        }
+        const auto word = [&](int64_t i) { return run[static_cast<size_t>(i)]; };
+        for (int64_t r = 0; r < kRun; ++r) {
+          matrix.zeros[static_cast<size_t>((first + r) * groups + group)] =
+              static_cast<uint8_t>((StreamValue(word, r, bits) + one) & mask);
+        }
       }
     }
   }

@@ -1,6 +1,8 @@
 #include "model/quantized/parts.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -15,21 +17,21 @@
 
 namespace sauva {
 
-uint32_t QuantizedPart::Word(int64_t i) const {
-  uint32_t word;
-  std::memcpy(&word, bytes.data() + i * int64_t{sizeof word}, sizeof word);
-  return word;
+float QuantizedPart::Float(int64_t i) const {
+  float value;
+  Floats(i, {&value, 1});
+  return value;
 }
 
-float QuantizedPart::Float(int64_t i) const {
+void QuantizedPart::Floats(int64_t first, std::span<float> floats) const {
+  const std::byte* const from = bytes.data() + first * (dtype == "F32" ? 4 : 2);
   if (dtype == "F32") {
-    float value;
-    std::memcpy(&value, bytes.data() + i * int64_t{sizeof value}, sizeof value);
-    return value;
+    std::memcpy(floats.data(), from, floats.size_bytes());
+  } else if (dtype == "F16") {
+    HalvesToFloats(from, floats);
+  } else {
+    BFloat16sToFloats(from, floats);
   }
-  uint16_t bits;
-  std::memcpy(&bits, bytes.data() + i * int64_t{sizeof bits}, sizeof bits);
-  return dtype == "F16" ? HalfToFloat(bits) : BFloat16ToFloat(bits);
 }
 
 const QuantizedPart* QuantizedParts::Find(std::string_view suffix) const {
@@ -78,24 +80,36 @@ QuantizedMatrix MatrixOf(const QuantizedOutline& outline, std::vector<uint8_t> c
 
 absl::Status ReadScalesByGroup(const QuantizedParts& parts, const QuantizedPart& scales,
                                QuantizedMatrix& matrix) {
+  constexpr int64_t kRows = 64;  // whose scales fit in a cache together
   const int64_t groups = matrix.groups();
   matrix.scales.resize(static_cast<size_t>(matrix.rows * groups));
-  for (int64_t group = 0; group < groups; ++group) {
-    for (int64_t row = 0; row < matrix.rows; ++row) {
-      matrix.scales[static_cast<size_t>(row * groups + group)] =
-          scales.Float(group * matrix.rows + row);
+  std::array<float, kRows> of_group;
+  for (int64_t first = 0; first < matrix.rows; first += kRows) {
+    const auto rows = static_cast<size_t>(std::min(kRows, matrix.rows - first));
+    float* const to = matrix.scales.data() + first * groups;
+    for (int64_t group = 0; group < groups; ++group) {
+      scales.Floats(group * matrix.rows + first, std::span(of_group).first(rows));
+      for (size_t r = 0; r < rows; ++r) to[static_cast<int64_t>(r) * groups + group] = of_group[r];
     }
   }
   return CheckScales(parts, matrix.scales, groups);
 }
 
+constexpr auto kSmallestNormal = std::bit_cast<int32_t>(std::numeric_limits<float>::min());
+constexpr auto kLargest = std::bit_cast<int32_t>(std::numeric_limits<float>::max());
+
 absl::Status CheckScales(const QuantizedParts& parts, std::span<const float> scales,
                          int64_t groups) {
-  for (size_t i = 0; i < scales.size(); ++i) {
+  // Without a branch, so that compilers take several at a time.
+  const auto is_bad = [](float scale) {
+    const auto bits = std::bit_cast<int32_t>(scale);
+    return (bits < kSmallestNormal) | (bits > kLargest);
+  };
+  int bad = 0;
+  for (const float scale : scales) bad |= is_bad(scale);
+  for (size_t i = 0; bad != 0 && i < scales.size(); ++i) {
     const float scale = scales[i];
-    if (scale >= std::numeric_limits<float>::min() && scale <= std::numeric_limits<float>::max()) {
-      continue;
-    }
+    if (!is_bad(scale)) continue;
     const char* what = std::isnan(scale) || std::isinf(scale) ? "not finite"
                        : scale == 0                           ? "zero"
                        : scale < 0                            ? "negative"

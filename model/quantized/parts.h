@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <map>
 #include <span>
 #include <string>
@@ -22,9 +23,15 @@ struct QuantizedPart {
   std::span<const std::byte> bytes;
 
   // Elements of a tensor of 32-bit words, of bytes, of any of F32, F16 and BF16.
-  uint32_t Word(int64_t i) const;
+  uint32_t Word(int64_t i) const {
+    uint32_t word;
+    std::memcpy(&word, bytes.data() + i * int64_t{sizeof word}, sizeof word);
+    return word;
+  }
   uint8_t Byte(int64_t i) const { return static_cast<uint8_t>(bytes[static_cast<size_t>(i)]); }
   float Float(int64_t i) const;
+  // Those of any float type from element `first` on.
+  void Floats(int64_t first, std::span<float> floats) const;
 };
 
 // The tensors that stand for one matrix, by what follows the module's name: "qweight".

@@ -100,11 +100,14 @@ TEST(CpuWarningsTest, TellOfMissingInstructionsAndOfMoreThreadsThanCores) {
 }
 
 TEST(HostMemoryTest, IsZeroAndAligned) {
-  for (const int64_t bytes : {1, 63, 4096, 5 << 20}) {
+  constexpr int64_t kHugePage = 2 << 20;
+  for (const int64_t bytes : {int64_t{1}, int64_t{63}, int64_t{4096}, kHugePage - 1, kHugePage,
+                              kHugePage + 1, 2 * kHugePage + 5000}) {
     absl::StatusOr<HostMemory> memory = HostMemory::Allocate(bytes);
     ASSERT_TRUE(memory.ok());
     EXPECT_EQ(memory->size_bytes(), bytes);
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) % 64, 0u);
+    const int64_t alignment = bytes >= kHugePage ? kHugePage : 64;
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->data()) % alignment, 0u) << bytes;
     for (const std::byte b : memory->as<std::byte>()) ASSERT_EQ(b, std::byte{0});
   }
 }

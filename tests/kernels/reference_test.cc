@@ -2,6 +2,7 @@
 // double precision, so that what all other tests compare with is right itself.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -92,6 +93,23 @@ TEST(MathTest, HalvesRoundToNearestEven) {
   EXPECT_EQ(HalfToFloat(FloatToHalf(65519.0f)), 65504.0f);
   EXPECT_TRUE(std::isinf(HalfToFloat(FloatToHalf(65520.0f))));
   EXPECT_TRUE(std::isnan(HalfToFloat(FloatToHalf(NAN))));
+}
+
+TEST(MathTest, ManyHalvesAreRoundedAsOneIs) {
+  std::vector<float> floats;
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {  // every exponent and sign, each with some tails
+    for (const uint32_t tail : {0u, 0x0fffu, 0x1000u, 0x1001u, 0x3000u}) {
+      floats.push_back(std::bit_cast<float>(bits << 16 | tail));
+    }
+  }
+  std::vector<uint16_t> halves(floats.size());
+  EXPECT_FALSE(FloatsToHalves(floats, halves.data()));
+  for (size_t i = 0; i < floats.size(); ++i) ASSERT_EQ(halves[i], FloatToHalf(floats[i])) << i;
+
+  floats.assign(37, 0.75f);
+  EXPECT_TRUE(FloatsToHalves(floats, halves.data()));
+  floats[36] = 0x1.001p-3f;
+  EXPECT_FALSE(FloatsToHalves(floats, halves.data()));
 }
 
 class ReferenceTest : public ::testing::Test {
