@@ -150,6 +150,7 @@ class TransformerStage : public Stage {
     if (options_.last) {
       output.hidden.clear();
       answers_.Compute(header, arrays_, sequences_, x, output.sampled);
+      if (output.sampled.empty()) backend_.Wait();  // else the answers were waited for
     } else {
       output.sampled.clear();
       output.hidden.resize(static_cast<size_t>(x.rows) * static_cast<size_t>(x.columns));

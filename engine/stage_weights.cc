@@ -208,6 +208,7 @@ class StageWeightsLoader {
     const int columns = static_cast<int>(size);
     backend_.CopyFromHost(values.data(),
                           {.data = data, .rows = 1, .columns = columns, .stride = size});
+    backend_.Wait();
     vector = {data, values.size()};
     weights_.size_bytes_ += buffer->size_bytes();
     weights_.vectors_.push_back(std::move(buffer));

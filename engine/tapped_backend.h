@@ -76,6 +76,7 @@ class TappedBackend : public Backend {
   }
   void CopyToHost(Rows from, float* to) override { backend_->CopyToHost(from, to); }
   void CopyFromHost(const float* from, Rows to) override { backend_->CopyFromHost(from, to); }
+  void Wait() override { backend_->Wait(); }
 
  private:
   // Of the step at hand.

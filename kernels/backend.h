@@ -233,9 +233,12 @@ class Backend {
   virtual void Sample(Rows logits, std::span<const SampleRow> rows,
                       std::span<SampleResult> results) = 0;
 
-  // Copies between backend memory and the host; waits for the step to be done.
+  // Copies between backend memory and the host. CopyToHost waits for all that was asked for before;
+  // what CopyFromHost reads stays as it is until something was waited for.
   virtual void CopyToHost(Rows from, float* to) = 0;
   virtual void CopyFromHost(const float* from, Rows to) = 0;
+  // Returns when all that was asked for is done, as CopyToHost and Sample do.
+  virtual void Wait() {}
 };
 
 }  // namespace sauva

@@ -19,6 +19,7 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t /*me
 }
 bool BuildHasCuda() { return false; }
 absl::StatusOr<uint64_t> FreeCudaMemory(int index) { return Absent(index); }
+absl::Status CheckCudaMemory(int index, uint64_t /*bytes*/) { return Absent(index); }
 absl::StatusOr<CudaRates> MeasureCudaRates(int index) { return Absent(index); }
 absl::StatusOr<std::string> CudaDeviceId(int index) { return Absent(index); }
 absl::StatusOr<std::unique_ptr<TransferMemory>> MakeCudaTransferMemory(int index,

@@ -34,13 +34,18 @@ inline constexpr const char* kDeterministicHelp =
 // `memory_bytes` is never exceeded; 0: what is free.
 // Errors: FAILED_PRECONDITION without CUDA in the build, without a driver or with one too
 // old, or for a GPU this build has no code for; NOT_FOUND for an index beyond the last GPU;
-// RESOURCE_EXHAUSTED for more memory than is free.
+// RESOURCE_EXHAUSTED when the GPU takes no context of this process.
 absl::StatusOr<std::unique_ptr<Backend>> MakeCudaBackend(int index, int64_t memory_bytes,
                                                          const CudaOptions& options);
 
 // Bytes of a GPU's memory that are free now, after this process took its context.
 // Errors: as MakeCudaBackend.
 absl::StatusOr<uint64_t> FreeCudaMemory(int index);
+
+// Whether so much of a GPU's memory is free now. For the beginning: later the process itself holds
+// some, and an allocation says by itself what is missing.
+// Errors: as MakeCudaBackend; RESOURCE_EXHAUSTED naming what is asked for, free, and there.
+absl::Status CheckCudaMemory(int index, uint64_t bytes);
 
 // What a GPU does at most: of its own and, in the matrix instructions of the kernels, of f16 (bf16
 // has the same) and of int8, which is 0 where it was not measured.

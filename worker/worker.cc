@@ -84,6 +84,14 @@ int ThreadsOf(const WorkerConfig& config) {
   return config.threads > 0 ? config.threads : UsableCores();
 }
 
+// What would fail at the first stage, before this worker says that it can have one.
+// Errors: those of cuda_access.h.
+absl::Status CheckDeviceMemory(const WorkerConfig& config) {
+  if (!IsCuda(config.device)) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const int index, CudaIndex(config.device));
+  return CheckCudaMemory(index, config.memory_bytes);
+}
+
 absl::StatusOr<MachineRates> MeasureRates(const WorkerConfig& config) {
   if (IsCuda(config.device)) {
     ASSIGN_OR_RETURN(const int index, CudaIndex(config.device));
@@ -233,6 +241,7 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(const WorkerConfig& config
   }
   std::unique_ptr<Backend> backend;  // fails early; stages get their own
   ASSIGN_OR_RETURN(backend, MakeBackend(config.device, config.threads, 0, config.cuda));
+  RETURN_IF_ERROR(CheckDeviceMemory(config));
   for (const std::string& warning : CpuWarnings(config.device, config.threads,
                                                 SupportedInstructionSets().back(), UsableCores())) {
     LogWarning("slow arithmetic", {{"reason", warning}});

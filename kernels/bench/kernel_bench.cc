@@ -118,6 +118,7 @@ class KernelBench {
     std::vector<float> x(static_cast<size_t>(kFloats));
     for (size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<float>(i));
     backend.CopyFromHost(x.data(), {bench->x(), kMaxTokens, kMaxSize, kMaxSize});
+    backend.Wait();
     return bench;
   }
 

@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/code_matmul.h"
 #include "kernels/cuda/weight_layout.h"
+#include "kernels/cuda/weight_reads.h"
 #include "kernels/numerics.h"
 #include "simt_target.h"
 
@@ -38,9 +39,11 @@ struct Int8Codes {
   static __device__ __forceinline__ float ToFloat(int32_t dot) {
     return FloatOf(static_cast<uint32_t>(dot)) - kRoundMagic;
   }
+  template <WeightReads kReads>
   static __device__ __forceinline__ Raw Load(const CodeMatrix& m, int64_t tile, int64_t group,
                                              int lane) {
-    return LoadOnce(static_cast<const uint4*>(m.codes) + (tile * m.groups() + group) * 32 + lane);
+    return ReadWeight<kReads>(static_cast<const uint4*>(m.codes) +
+                              (tile * m.groups() + group) * 32 + lane);
   }
   static __device__ __forceinline__ void Dots(const Raw& raw, int64_t, const DotOperands& x,
                                               int32_t (&dots)[4]) {
@@ -55,9 +58,11 @@ struct Int8Codes {
 
 struct Int4Codes : Int8Codes {
   using Raw = uint2;
+  template <WeightReads kReads>
   static __device__ __forceinline__ Raw Load(const CodeMatrix& m, int64_t tile, int64_t group,
                                              int lane) {
-    return LoadOnce(static_cast<const uint2*>(m.codes) + (tile * m.groups() + group) * 32 + lane);
+    return ReadWeight<kReads>(static_cast<const uint2*>(m.codes) +
+                              (tile * m.groups() + group) * 32 + lane);
   }
   static __device__ __forceinline__ void Dots(const Raw& raw, int64_t, const DotOperands& x,
                                               int32_t (&dots)[4]) {
@@ -78,11 +83,12 @@ struct Int3Codes : Int8Codes {
   static __device__ __forceinline__ int64_t Pair(const CodeMatrix& m, int64_t tile, int64_t group) {
     return tile * ((m.groups() + 1) / 2) + group / 2;
   }
+  template <WeightReads kReads>
   static __device__ __forceinline__ Raw Load(const CodeMatrix& m, int64_t tile, int64_t group,
                                              int lane) {
     const auto* low = static_cast<const uint32_t*>(m.codes);
     const auto* high = static_cast<const uint32_t*>(m.high);
-    return {LoadOnce(low + (tile * m.groups() + group) * 32 + lane),
+    return {ReadWeight<kReads>(low + (tile * m.groups() + group) * 32 + lane),
             high[Pair(m, tile, group) * 32 + lane]};
   }
   static __device__ __forceinline__ void Dots(const Raw& raw, int64_t group, const DotOperands& x,
@@ -137,9 +143,10 @@ struct Nf4Codes {
   using Raw = uint2;
   static constexpr int32_t kStart = 0;
   static __device__ __forceinline__ float ToFloat(int32_t dot) { return static_cast<float>(dot); }
+  template <WeightReads kReads>
   static __device__ __forceinline__ Raw Load(const CodeMatrix& m, int64_t tile, int64_t group,
                                              int lane) {
-    return Int4Codes::Load(m, tile, group, lane);
+    return Int4Codes::template Load<kReads>(m, tile, group, lane);
   }
   // The bytes of a table of 16 that the four nibbles of `codes` name.
   static __device__ __forceinline__ uint32_t LookUp(const Nf4Table& table, uint32_t codes) {

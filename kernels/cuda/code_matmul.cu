@@ -1,3 +1,4 @@
+#include "base/ceil_divide.h"
 #include "kernels/cuda/code_formats.h"
 #include "kernels/cuda/code_matmul.h"
 #include "kernels/cuda/code_scales.h"
@@ -60,14 +61,17 @@ __device__ __forceinline__ void WriteOut(const CodeMatMulLaunch& args, const War
 }
 
 // A warp goes over the columns group by group; kAhead groups of the weight are on their way
-// at once. Tiles beyond the matrix are computed of its last ones and not written.
-template <class Codes, int kRowTiles, int kTokenTiles, int kAhead>
+// at once. Tiles beyond the matrix are computed of its last ones and not written. Blocks that
+// follow one another share rows of the weight, so that memory is read once.
+template <class Codes, int kRowTiles, int kTokenTiles, int kAhead, WeightReads kReads>
 __global__ void __launch_bounds__(kThreads, 2) CodeMatMul(CodeMatMulLaunch args) {
   const CodeMatrix& weight = args.weight;
+  const int64_t token_blocks = CeilDivide(args.tokens, kTokenTiles * kTileTokens);
   const WarpPlace place = {
       .lane = static_cast<int>(threadIdx.x) % 32,
-      .row_tile = (int64_t{blockIdx.x} * kWarps + static_cast<int>(threadIdx.x) / 32) * kRowTiles,
-      .token_tile = int64_t{blockIdx.y} * kTokenTiles};
+      .row_tile =
+          (blockIdx.x / token_blocks * kWarps + static_cast<int>(threadIdx.x) / 32) * kRowTiles,
+      .token_tile = blockIdx.x % token_blocks * kTokenTiles};
   if (place.row_tile >= weight.row_tiles()) return;  // the whole warp
   const int64_t groups = weight.groups();
   const int64_t weight_groups = weight.weight_groups();
@@ -95,8 +99,9 @@ __global__ void __launch_bounds__(kThreads, 2) CodeMatMul(CodeMatMulLaunch args)
     for (int ahead = 0; ahead < kAhead; ++ahead) {
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r) {
-        raw[ahead][r] = Codes::Load(weight, Least(place.row_tile + r, weight.row_tiles() - 1),
-                                    Least(first + ahead, groups - 1), place.lane);
+        raw[ahead][r] =
+            Codes::template Load<kReads>(weight, Least(place.row_tile + r, weight.row_tiles() - 1),
+                                         Least(first + ahead, groups - 1), place.lane);
       }
     }
 #pragma unroll
@@ -129,24 +134,23 @@ __global__ void __launch_bounds__(kThreads, 2) CodeMatMul(CodeMatMulLaunch args)
   WriteOut<kRowTiles, kTokenTiles>(args, place, sum);
 }
 
-template <class Codes, int kRowTiles, int kTokenTiles, int kAhead>
+template <class Codes, int kRowTiles, int kTokenTiles, int kAhead, WeightReads kReads>
 void LaunchTiles(const CodeMatMulLaunch& args, void* stream) {
   constexpr int kBlockRows = kWarps * kRowTiles * kTileRows;
-  constexpr int kBlockTokens = kTokenTiles * kTileTokens;
-  Launch(CodeMatMul<Codes, kRowTiles, kTokenTiles, kAhead>,
-         {.grid = {static_cast<unsigned>((args.weight.rows + kBlockRows - 1) / kBlockRows),
-                   static_cast<unsigned>((args.tokens + kBlockTokens - 1) / kBlockTokens), 1},
-          .threads = kThreads,
-          .stream = stream},
+  const int64_t blocks =
+      CeilDivide(args.weight.rows, kBlockRows) * CeilDivide(args.tokens, kTokenTiles * kTileTokens);
+  Launch(CodeMatMul<Codes, kRowTiles, kTokenTiles, kAhead, kReads>,
+         {.grid = {static_cast<unsigned>(blocks), 1, 1}, .threads = kThreads, .stream = stream},
          args);
 }
 
 // The tile only decides the speed: each output has one order of sums.
 template <class Codes>
 void LaunchCodes(const CodeMatMulLaunch& args, void* stream) {
-  if (args.tokens <= kTileTokens) return LaunchTiles<Codes, 1, 1, 8>(args, stream);
-  if (args.tokens <= 4 * kTileTokens) return LaunchTiles<Codes, 1, 4, 4>(args, stream);
-  LaunchTiles<Codes, 2, 4, 2>(args, stream);
+  constexpr WeightReads kOnce = WeightReads::kByOneBlock;
+  if (args.tokens <= kTileTokens) return LaunchTiles<Codes, 1, 1, 8, kOnce>(args, stream);
+  if (args.tokens <= 4 * kTileTokens) return LaunchTiles<Codes, 1, 4, 4, kOnce>(args, stream);
+  LaunchTiles<Codes, 2, 4, 2, WeightReads::kBySeveral>(args, stream);
 }
 
 }  // namespace

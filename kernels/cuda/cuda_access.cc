@@ -3,6 +3,7 @@
 #include "base/status_macros.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/device_checks.h"
 #include "kernels/cuda/probe.h"
 
 namespace sauva {
@@ -18,6 +19,11 @@ bool BuildHasCuda() { return true; }
 absl::StatusOr<uint64_t> FreeCudaMemory(int index) {
   ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, 0));
   return static_cast<uint64_t>(device->facts().free_bytes);
+}
+
+absl::Status CheckCudaMemory(int index, uint64_t bytes) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<cuda::Device> device, cuda::OpenDevice(index, 0));
+  return cuda::CheckBudget(index, device->facts(), static_cast<int64_t>(bytes));
 }
 
 absl::StatusOr<std::string> CudaDeviceId(int index) {

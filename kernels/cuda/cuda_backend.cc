@@ -9,6 +9,7 @@
 #include "kernels/cuda/buckets.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/scratch_bytes.h"
+#include "kernels/factory.h"
 #include "kernels/host_rope.h"
 #include "kernels/kv_shape.h"
 #include "kernels/numerics.h"
@@ -102,6 +103,7 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::PrepareWeight(const WeightS
                                                                    WeightFormat format) {
   ASSIGN_OR_RETURN(std::unique_ptr<CudaWeight> weight,
                    CudaWeight::Create(*device_, source, format));
+  const std::lock_guard lock(preparing_);
   any_codes_ = any_codes_ || weight->is_codes();
   any_outliers_ = any_outliers_ || weight->activation().rounding == Rounding::kLlmInt8;
   any_halves_ = any_halves_ || OnMatrixUnits(*weight);
@@ -109,6 +111,8 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::PrepareWeight(const WeightS
   RETURN_IF_ERROR(ReserveHalves());
   return weight;
 }
+
+int CudaBackend::load_threads() const { return UsableCores(); }
 
 absl::StatusOr<std::unique_ptr<KvCache>> CudaBackend::AllocateKv(const KvShape& shape) {
   RETURN_IF_ERROR(ValidateKvShape(shape));
@@ -353,5 +357,7 @@ void CudaBackend::CopyFromHost(const float* from, Rows to) {
                          .row_bytes = to.columns * kFloat,
                          .rows = to.rows});
 }
+
+void CudaBackend::Wait() { device_->Wait(); }
 
 }  // namespace sauva::cuda

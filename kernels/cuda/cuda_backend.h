@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,6 +34,7 @@ class CudaBackend : public Backend {
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<Weight>> PrepareWeight(const WeightSource& source,
                                                         WeightFormat format) override;
+  int load_threads() const override;
   absl::StatusOr<std::unique_ptr<KvCache>> AllocateKv(const KvShape& shape) override;
   absl::StatusOr<std::unique_ptr<RopeTable>> MakeRopeTable(const RopeShape& shape) override;
   absl::Status Reserve(const StepLimits& limits, int64_t max_columns, int vocab_size) override;
@@ -52,6 +54,7 @@ class CudaBackend : public Backend {
               std::span<SampleResult> results) override;
   void CopyToHost(Rows from, float* to) override;
   void CopyFromHost(const float* from, Rows to) override;
+  void Wait() override;
 
  private:
   // What matrices of codes need beside them, once there are such and limits are known.
@@ -66,6 +69,7 @@ class CudaBackend : public Backend {
   const MatrixUnits units_;  // that may be used
   CudaStep step_;
   int64_t max_columns_ = 0;
+  std::mutex preparing_;       // of the three that follow and of what is reserved for them
   bool any_codes_ = false;     // some weight is of codes
   bool any_outliers_ = false;  // some weight leaves columns in float
   bool any_halves_ = false;    // some weight is multiplied on matrix units

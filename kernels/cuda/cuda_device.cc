@@ -17,7 +17,10 @@ void Must(cudaError_t error, const char* call) {
   EndAsDeviceLost(call, absl::StrCat(cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
 }
 
+// Of an error that the caller is told of. The runtime would tell of it again, of whatever is
+// launched next; an error that lasts comes back by itself.
 std::string Text(cudaError_t error) {
+  cudaGetLastError();
   return absl::StrCat(cudaGetErrorName(error), " (", cudaGetErrorString(error), ")");
 }
 
@@ -32,14 +35,13 @@ class CudaRecording : public Recording {
 };
 
 absl::Status NotRecorded(cudaError_t error, const char* call) {
-  cudaGetLastError();  // it is told, so it is over
   return absl::InternalError(absl::StrCat(call, ": ", Text(error)));
 }
 
 class CudaDevice : public Device {
  public:
-  CudaDevice(int64_t budget_bytes, DeviceFacts facts, cudaStream_t stream)
-      : Device(budget_bytes), facts_(std::move(facts)), stream_(stream) {}
+  CudaDevice(int index, int64_t budget_bytes, DeviceFacts facts, cudaStream_t stream)
+      : Device(budget_bytes), index_(index), facts_(std::move(facts)), stream_(stream) {}
   ~CudaDevice() override { cudaStreamDestroy(stream_); }
 
   const DeviceFacts& facts() const override { return facts_; }
@@ -50,7 +52,6 @@ class CudaDevice : public Device {
     const cudaError_t error =
         cudaHostAlloc(&memory, static_cast<size_t>(bytes), cudaHostAllocDefault);
     if (error == cudaSuccess) return memory;
-    cudaGetLastError();  // it is told, so it is over
     return absl::ResourceExhaustedError(
         absl::StrCat(bytes, " bytes of pinned host memory: ", Text(error)));
   }
@@ -86,6 +87,7 @@ class CudaDevice : public Device {
   }
 
  private:
+  void Enter() override { Must(cudaSetDevice(index_), "cudaSetDevice"); }
   void WaitForStream() override {
     Must(cudaGetLastError(), "a kernel launch");
     Must(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
@@ -94,7 +96,6 @@ class CudaDevice : public Device {
     void* memory = nullptr;
     const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(bytes));
     if (error != cudaSuccess) {
-      cudaGetLastError();
       return absl::ResourceExhaustedError(
           absl::StrCat(bytes, " bytes of device memory asked for, of which ", used_bytes(),
                        " are taken: ", Text(error), "; another process may use the GPU too"));
@@ -116,6 +117,7 @@ class CudaDevice : public Device {
          "cudaMemcpy2DAsync");
   }
 
+  const int index_;
   const DeviceFacts facts_;
   const cudaStream_t stream_;
 };
@@ -160,7 +162,6 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(int index, int64_t budget_byt
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) {
-    cudaGetLastError();
     return absl::FailedPreconditionError(absl::StrCat("no GPU can be used: ", Text(error)));
   }
   RETURN_IF_ERROR(CheckIndex(index, count));
@@ -170,14 +171,13 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(int index, int64_t budget_byt
     return NoCodeFor(index, facts, SAUVA_CUDA_ARCHITECTURES);
   }
   if (budget_bytes == 0) budget_bytes = facts.free_bytes;
-  RETURN_IF_ERROR(CheckBudget(index, facts, budget_bytes));
   cudaStream_t stream = nullptr;
   const cudaError_t created = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   if (created != cudaSuccess) {
     return absl::ResourceExhaustedError(
         absl::StrCat("GPU ", index, " (", facts.name, ") gives no stream: ", Text(created)));
   }
-  return std::make_unique<CudaDevice>(budget_bytes, std::move(facts), stream);
+  return std::make_unique<CudaDevice>(index, budget_bytes, std::move(facts), stream);
 }
 
 }  // namespace sauva::cuda

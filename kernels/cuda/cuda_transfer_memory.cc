@@ -14,6 +14,7 @@ namespace {
 
 absl::Status FromCuda(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return absl::OkStatus();
+  cudaGetLastError();  // it is told, so it is over
   return absl::InternalError(absl::StrCat(call, ": ", cudaGetErrorString(error)));
 }
 
@@ -64,7 +65,10 @@ class CudaTransferMemory : public TransferMemory {
   }
   absl::StatusOr<bool> Done() override {
     const cudaError_t state = cudaEventQuery(mark_);
-    if (state == cudaErrorNotReady) return false;
+    if (state == cudaErrorNotReady) {
+      cudaGetLastError();
+      return false;
+    }
     RETURN_IF_ERROR(FromCuda(state, "cudaEventQuery"));
     return true;
   }

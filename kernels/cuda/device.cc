@@ -9,6 +9,8 @@ absl::StatusOr<void*> Device::Allocate(int64_t bytes) {
   if (bytes <= 0) {
     return absl::InvalidArgumentError(absl::StrCat(bytes, " bytes of device memory asked for"));
   }
+  const std::lock_guard lock(loading_);
+  Enter();
   RETURN_IF_ERROR(CheckLeft(bytes));
   ASSIGN_OR_RETURN(void* const memory, AllocateOnDevice(bytes));
   used_bytes_ += bytes;
@@ -29,8 +31,17 @@ absl::Status Device::CheckLeft(int64_t bytes) const {
 }
 
 void Device::Free(void* memory, int64_t bytes) {
+  const std::lock_guard lock(loading_);
+  Enter();
   FreeOnDevice(memory);
   used_bytes_ -= bytes;
+}
+
+void Device::Upload(const RowCopy& copy) {
+  const std::lock_guard lock(loading_);
+  Enter();
+  CopyToDevice(copy);
+  Wait();
 }
 
 absl::StatusOr<DeviceMemory> DeviceMemory::Allocate(Device& device, int64_t bytes) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -38,7 +39,7 @@ class Recording {
 // A GPU with one stream, in which everything queued runs in order, and a budget of its
 // memory. No CUDA type in sight: the tests have another implementation, on the host.
 // Errors of the device that come after a call was queued end the process (device_lost.h).
-// Thread: one at a time.
+// Thread: one, but that several may load weights at once by Allocate, Free and Upload.
 class Device {
  public:
   explicit Device(int64_t budget_bytes) : budget_bytes_(budget_bytes) {}
@@ -63,7 +64,10 @@ class Device {
   virtual absl::StatusOr<void*> AllocatePinned(int64_t bytes) = 0;
   virtual void FreePinned(void* memory) = 0;
 
-  // Queued. `from` of CopyToDevice may be reused at once when it is not pinned.
+  // Copies to the device and waits for it.
+  void Upload(const RowCopy& copy);
+
+  // Queued. What `from` of CopyToDevice holds stays as it is until the next Wait.
   virtual void CopyToDevice(const RowCopy& copy) = 0;
   virtual void CopyToHost(const RowCopy& copy) = 0;
   // Returns when all that was queued is done.
@@ -81,20 +85,23 @@ class Device {
   virtual void Replay(Recording& recording) = 0;
 
  private:
+  // Makes this the device of the calling thread.
+  virtual void Enter() = 0;
   virtual void WaitForStream() = 0;
   virtual absl::StatusOr<void*> AllocateOnDevice(int64_t bytes) = 0;
   virtual void FreeOnDevice(void* memory) = 0;
   absl::Status CheckLeft(int64_t bytes) const;
 
   const int64_t budget_bytes_;
+  std::mutex loading_;  // held by who loads weights
   int64_t used_bytes_ = 0;
   int64_t num_waits_ = 0;
 };
 
 // GPU number `index` of those this process sees. `budget_bytes`: 0 takes what is free.
 // Errors: FAILED_PRECONDITION when there is no driver or one too old for this build, or when
-// this build has no code for the GPU; NOT_FOUND when there are fewer GPUs;
-// RESOURCE_EXHAUSTED when the budget is more than is free.
+// this build has no code for the GPU; NOT_FOUND when there are fewer GPUs; RESOURCE_EXHAUSTED when
+// it takes no context of this process.
 absl::StatusOr<std::unique_ptr<Device>> OpenDevice(int index, int64_t budget_bytes);
 
 // Device memory, freed with the object. Move-only. The device must outlive it.

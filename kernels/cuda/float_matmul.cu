@@ -1,7 +1,9 @@
+#include "base/ceil_divide.h"
 #include "kernels/cuda/arithmetic.h"
 #include "kernels/cuda/element_types.h"
 #include "kernels/cuda/float_matmul.h"
 #include "kernels/cuda/weight_layout.h"
+#include "kernels/cuda/weight_reads.h"
 
 namespace sauva::cuda {
 namespace {
@@ -13,16 +15,19 @@ __device__ __forceinline__ int64_t Least(int64_t a, int64_t b) { return a < b ? 
 
 // Sixteen threads, one per virtual lane, compute kRows outputs of kTokens tokens; a block's
 // half-warps are spread over kTokenGroups groups of tokens, those of one group over rows.
-// What lies beyond the matrix is computed of its last row or token and not written.
-template <class Stored, int kRows, int kTokens, int kTokenGroups>
+// What lies beyond the matrix is computed of its last row or token and not written. Blocks that
+// follow one another share rows of the weight, so that memory is read once.
+template <class Stored, int kRows, int kTokens, int kTokenGroups, WeightReads kReads>
 __global__ void __launch_bounds__(kThreads) FloatMatMul(FloatMatMulLaunch args) {
   constexpr int kRowGroups = kHalfWarps / kTokenGroups;
+  const int64_t token_blocks = CeilDivide(args.x.rows, kTokens * kTokenGroups);
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   const int half_warp = static_cast<int>(threadIdx.x) / kLanes;
   const int64_t row0 =
-      (int64_t{blockIdx.x} * kRowGroups + half_warp / kTokenGroups) * int64_t{kRows};
+      (blockIdx.x / token_blocks * kRowGroups + half_warp / kTokenGroups) * int64_t{kRows};
   const int token0 =
-      (static_cast<int>(blockIdx.y) * kTokenGroups + half_warp % kTokenGroups) * kTokens;
+      static_cast<int>(blockIdx.x % token_blocks * kTokenGroups + half_warp % kTokenGroups) *
+      kTokens;
 
   const int64_t chunks = FloatChunks(args.weight.columns);
   const auto* elements = static_cast<const typename Stored::Four*>(args.weight.elements);
@@ -39,7 +44,7 @@ __global__ void __launch_bounds__(kThreads) FloatMatMul(FloatMatMulLaunch args) 
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     typename Stored::Four w[kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) w[r] = LoadOnce(rows[r] + chunk * kLanes);
+    for (int r = 0; r < kRows; ++r) w[r] = ReadWeight<kReads>(rows[r] + chunk * kLanes);
     float x[kFloatSteps][kTokens];
 #pragma unroll
     for (int step = 0; step < kFloatSteps; ++step) {
@@ -85,14 +90,15 @@ __global__ void FloatGather(FloatGatherLaunch args) {
   }
 }
 
-template <class Stored, int kRows, int kTokens, int kTokenGroups>
+template <class Stored, int kRows, int kTokens, int kTokenGroups,
+          WeightReads kReads = WeightReads::kByOneBlock>
 void LaunchTiles(const FloatMatMulLaunch& args, void* stream) {
   constexpr int kBlockRows = kRows * kHalfWarps / kTokenGroups;
-  constexpr int kBlockTokens = kTokens * kTokenGroups;
-  const auto row_blocks = static_cast<unsigned>((args.weight.rows + kBlockRows - 1) / kBlockRows);
-  const auto token_blocks = static_cast<unsigned>((args.x.rows + kBlockTokens - 1) / kBlockTokens);
-  Launch(FloatMatMul<Stored, kRows, kTokens, kTokenGroups>,
-         {.grid = {row_blocks, token_blocks, 1}, .threads = kThreads, .stream = stream}, args);
+  const int64_t blocks =
+      CeilDivide(args.weight.rows, kBlockRows) * CeilDivide(args.x.rows, kTokens * kTokenGroups);
+  Launch(FloatMatMul<Stored, kRows, kTokens, kTokenGroups, kReads>,
+         {.grid = {static_cast<unsigned>(blocks), 1, 1}, .threads = kThreads, .stream = stream},
+         args);
 }
 
 // The tile only decides the speed: each output has one order of sums.
@@ -101,7 +107,7 @@ void LaunchStored(const FloatMatMulLaunch& args, void* stream) {
   if (args.x.rows == 1) return LaunchTiles<Stored, 4, 1, 1>(args, stream);
   if (args.x.rows <= 4) return LaunchTiles<Stored, 4, 4, 1>(args, stream);
   if (args.x.rows <= 8) return LaunchTiles<Stored, 4, 8, 1>(args, stream);
-  LaunchTiles<Stored, 8, 8, 4>(args, stream);
+  LaunchTiles<Stored, 8, 8, 4, WeightReads::kBySeveral>(args, stream);
 }
 
 }  // namespace

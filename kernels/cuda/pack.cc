@@ -10,28 +10,35 @@ namespace sauva::cuda {
 namespace {
 
 constexpr int64_t kPartBytes = int64_t{8} << 20;
-constexpr uint8_t kInt8Zero = 128;
 
-// What a code beyond the matrix is: it meets activations of 0.
-constexpr uint8_t kPadding = 0;
-
-uint8_t CodeAt(const QuantizedMatrix& matrix, int64_t row, int64_t column) {
-  if (row >= matrix.rows || column >= matrix.columns) return kPadding;
-  return matrix.codes[static_cast<size_t>(row * matrix.columns + column)];
+// Four codes of a row, a byte each, the first lowest. Beyond the matrix they are 0: they meet
+// activations of 0.
+uint32_t FourCodesAt(const QuantizedMatrix& matrix, int64_t row, int64_t column) {
+  uint32_t codes = 0;
+  if (row >= matrix.rows || column >= matrix.columns) return codes;
+  std::memcpy(&codes, matrix.codes.data() + row * matrix.columns + column,
+              static_cast<size_t>(std::min<int64_t>(sizeof codes, matrix.columns - column)));
+  return codes;
 }
 
-void PutBits(std::byte* tile, BitPlace place, int bits) {
-  tile[place.byte] |= static_cast<std::byte>(bits << place.shift);
+void AddBits(std::byte* at, uint32_t bits) {
+  uint32_t word;
+  std::memcpy(&word, at, sizeof word);
+  word |= bits;
+  std::memcpy(at, &word, sizeof word);
 }
 
-// Calls put(tile place, group, code) for every code of a row tile.
+// Calls put(the place of the first, group, codes) for every four codes of a row tile, which lie
+// together in a lane's register.
 template <class F>
-void ForEachCode(const QuantizedMatrix& matrix, int64_t row_tile, const F& put) {
+void ForEachFour(const QuantizedMatrix& matrix, int64_t row_tile, const F& put) {
   const int64_t groups = QuantizedGroups(matrix.columns);
   for (int row = 0; row < kTileRows; ++row) {
-    for (int64_t column = 0; column < groups * kTileColumns; ++column) {
-      put(WeightPlace(row, static_cast<int>(column % kTileColumns)), column / kTileColumns,
-          CodeAt(matrix, row_tile * kTileRows + row, column));
+    for (int64_t group = 0; group < groups; ++group) {
+      for (int column = 0; column < kTileColumns; column += 4) {
+        put(WeightPlace(row, column), group,
+            FourCodesAt(matrix, row_tile * kTileRows + row, group * kTileColumns + column));
+      }
     }
   }
 }
@@ -48,11 +55,10 @@ absl::StatusOr<DeviceMemory> UploadItems(Device& device, const PackedItems& item
     const int64_t count = std::min(at_once, items.count - first);
     std::fill(part.begin(), part.end(), std::byte{0});
     fill(first, count, part.data());
-    device.CopyToDevice({.to = memory.as<std::byte>() + first * items.item_bytes,
-                         .from = part.data(),
-                         .row_bytes = count * items.item_bytes,
-                         .rows = 1});
-    device.Wait();
+    device.Upload({.to = memory.as<std::byte>() + first * items.item_bytes,
+                   .from = part.data(),
+                   .row_bytes = count * items.item_bytes,
+                   .rows = 1});
   }
   return memory;
 }
@@ -93,26 +99,39 @@ int64_t TileBytes(CodeFormat format) {
 void PackCodeTiles(const QuantizedMatrix& matrix, int64_t row_tile, std::byte* to) {
   const CodeFormat format = FormatOf(matrix);
   const int64_t tile_bytes = TileBytes(format);
-  ForEachCode(matrix, row_tile, [&](TilePlace place, int64_t group, uint8_t code) {
-    std::byte* tile = to + group * tile_bytes;
-    switch (format) {
-      case CodeFormat::kInt8:
-        tile[place.lane * 16 + place.part * 4 + place.byte] =
-            static_cast<std::byte>(code ^ kInt8Zero);  // code - 128 as int8
-        return;
-      case CodeFormat::kInt4:
-        return PutBits(tile, Int4Place(place), code);
-      case CodeFormat::kNf4:
-        return PutBits(tile, Nf4Place(place), code);
-      case CodeFormat::kInt3:
-        return PutBits(tile, Int3LowPlace(place), code & 3);
-    }
-  });
+  const auto for_each = [&](const auto& put) {
+    ForEachFour(matrix, row_tile, [&](TilePlace place, int64_t group, uint32_t codes) {
+      put(to + group * tile_bytes, place, codes);
+    });
+  };
+  switch (format) {
+    case CodeFormat::kInt8:
+      return for_each([](std::byte* tile, TilePlace place, uint32_t codes) {
+        AddBits(tile + place.lane * 16 + place.part * 4, codes ^ 0x80808080u);  // less 128, as int8
+      });
+    case CodeFormat::kInt4:
+      return for_each([](std::byte* tile, TilePlace place, uint32_t codes) {
+        const BitPlace bits = Int4Place(place);
+        AddBits(tile + bits.byte, codes << bits.shift);
+      });
+    case CodeFormat::kNf4:
+      return for_each([](std::byte* tile, TilePlace place, uint32_t codes) {
+        const uint32_t pairs = codes | codes >> 4;
+        const auto four = static_cast<uint16_t>((pairs & 0xff) | (pairs >> 8 & 0xff00));
+        std::memcpy(tile + Nf4Place(place).byte, &four, sizeof four);
+      });
+    case CodeFormat::kInt3:
+      return for_each([](std::byte* tile, TilePlace place, uint32_t codes) {
+        const BitPlace low = Int3LowPlace(place);
+        AddBits(tile + low.byte, (codes & 0x03030303u) << low.shift);
+      });
+  }
 }
 
 void PackHighTiles(const QuantizedMatrix& matrix, int64_t row_tile, std::byte* to) {
-  ForEachCode(matrix, row_tile, [&](TilePlace place, int64_t group, uint8_t code) {
-    PutBits(to + group / 2 * 128, Int3HighPlace(place, group), code >> 2);
+  ForEachFour(matrix, row_tile, [&](TilePlace place, int64_t group, uint32_t codes) {
+    const BitPlace high = Int3HighPlace(place, group);
+    AddBits(to + group / 2 * 128 + high.byte, (codes >> 2 & 0x01010101u) << high.shift);
   });
 }
 

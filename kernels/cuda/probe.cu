@@ -38,6 +38,7 @@ __global__ void MultiplyTilesF16(uint32_t pair, float* sink) {
   const uint32_t a[4] = {pair, pair, pair, pair};
   const uint32_t b[2] = {pair, pair};
   float sums[kChains][4] = {};
+#pragma unroll 1
   for (int i = 0; i < kTiles / kChains; ++i) {
 #pragma unroll
     for (int chain = 0; chain < kChains; ++chain) MultiplyF16(a, b, sums[chain]);
@@ -51,6 +52,7 @@ __global__ void MultiplyTilesInt8(uint32_t codes, float* sink) {
   const uint32_t a[4] = {codes, codes, codes, codes};
   const uint32_t b[2] = {codes, codes};
   int32_t sums[kChains][4] = {};
+#pragma unroll 1
   for (int i = 0; i < kTiles / kChains; ++i) {
 #pragma unroll
     for (int chain = 0; chain < kChains; ++chain) MultiplyInt8(a, b, sums[chain]);

@@ -21,7 +21,9 @@ class Mirror {
       if (pair.host.data == host.data) return pair.device;
     }
     const Rows device = Allocate(host);
-    backend_.CopyFromHost(Packed(host).data(), device);
+    const std::vector<float> packed = Packed(host);
+    backend_.CopyFromHost(packed.data(), device);
+    backend_.Wait();
     pairs_.push_back({host, device});
     return device;
   }
@@ -30,6 +32,7 @@ class Mirror {
     const int columns = static_cast<int>(host.size());
     const Rows device = Allocate({.rows = 1, .columns = columns});
     backend_.CopyFromHost(host.data(), device);
+    backend_.Wait();
     return {device.data, host.size()};
   }
   // Copies the mirror of `host` back.

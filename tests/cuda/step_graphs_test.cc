@@ -73,6 +73,7 @@ class FakeDevice : public Device {
     ~FakeRecording() override { --device.live; }
     FakeDevice& device;
   };
+  void Enter() override {}
   void WaitForStream() override {}
   absl::StatusOr<void*> AllocateOnDevice(int64_t) override { return absl::InternalError("none"); }
   void FreeOnDevice(void*) override {}

@@ -57,6 +57,7 @@ class LogitsRecorder : public Backend {
   }
   void CopyToHost(Rows from, float* to) override { backend_->CopyToHost(from, to); }
   void CopyFromHost(const float* from, Rows to) override { backend_->CopyFromHost(from, to); }
+  void Wait() override { backend_->Wait(); }
 
  private:
   std::unique_ptr<Backend> backend_;

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/failed_launch.h"
+
 // The words the kernels of kernels/cuda are written in, as the CUDA compiler has them. The
 // tests have a header of the same name with the same words on the host
 // (tests/cuda/emulator): the build chooses by include path.
@@ -21,6 +23,10 @@ void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, Arguments..
   kernel<<<shape.grid, static_cast<unsigned>(shape.threads),
            static_cast<size_t>(shape.shared_bytes), static_cast<cudaStream_t>(shape.stream)>>>(
       arguments...);
+  if (cudaPeekAtLastError() == cudaSuccess) return;
+  LogFailedLaunch(reinterpret_cast<const void*>(kernel),
+                  int64_t{shape.grid.x} * shape.grid.y * shape.grid.z, shape.threads,
+                  shape.shared_bytes);
 }
 
 // The block's dynamic shared memory, aligned to 16 bytes.
@@ -72,6 +78,8 @@ __device__ __forceinline__ T LoadOnce(const T* from) {
   return __ldcs(from);
 }
 
+// Matrix instructions are volatile: the whole warp reaches them where they are written.
+
 // accumulator [16, 8] += a [16, 32] b [32, 8] of int8, by the whole warp. Registers of lane
 // l, with row = l / 4 and four = l % 4, four codes to a register, lowest k lowest:
 //   a[0] rows `row`, k 4 four + i;      a[1] row + 8, the same k;
@@ -82,16 +90,17 @@ __device__ __forceinline__ T LoadOnce(const T* from) {
 __device__ __forceinline__ void MultiplyInt8(const uint32_t (&a)[4], const uint32_t (&b)[2],
                                              int32_t (&accumulator)[4]) {
 #if __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+r"(accumulator[0]), "+r"(accumulator[1]), "+r"(accumulator[2]), "+r"(accumulator[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
   for (int half = 0; half < 2; ++half) {
     for (int step = 0; step < 2; ++step) {
-      asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
-          : "+r"(accumulator[2 * half]), "+r"(accumulator[2 * half + 1])
-          : "r"(a[half + 2 * step]), "r"(b[step]));
+      asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                   : "+r"(accumulator[2 * half]), "+r"(accumulator[2 * half + 1])
+                   : "r"(a[half + 2 * step]), "r"(b[step]));
     }
   }
 #endif
@@ -108,13 +117,15 @@ __device__ __forceinline__ void MultiplyInt8(const uint32_t (&a)[4], const uint3
 __device__ __forceinline__ void MultiplyF16(const uint32_t (&a)[4], const uint32_t (&b)[2],
                                             float (&accumulator)[4]) {
 #if __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(accumulator[0]), "+f"(accumulator[1]), "+f"(accumulator[2]), "+f"(accumulator[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
   for (int half = 0; half < 2; ++half) {
-    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 "
         "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
         : "+f"(accumulator[0]), "+f"(accumulator[1]), "+f"(accumulator[2]), "+f"(accumulator[3])
         : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
@@ -125,7 +136,8 @@ __device__ __forceinline__ void MultiplyBF16([[maybe_unused]] const uint32_t (&a
                                              [[maybe_unused]] const uint32_t (&b)[2],
                                              [[maybe_unused]] float (&accumulator)[4]) {
 #if __CUDA_ARCH__ >= 800
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(accumulator[0]), "+f"(accumulator[1]), "+f"(accumulator[2]), "+f"(accumulator[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

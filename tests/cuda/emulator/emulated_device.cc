@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -31,14 +32,19 @@ class EmulatedDevice : public Device {
   EmulatedDevice(int64_t budget_bytes, const EmulatedGpu& gpu)
       : Device(budget_bytes),
         facts_{.name = "host emulator", .compute_capability = gpu.compute_capability},
-        recordings_(gpu.recordings) {}
+        recordings_(gpu.recordings) {
+    queued_.reserve(64);  // more than a step copies: it takes no heap memory
+  }
 
   const DeviceFacts& facts() const override { return facts_; }
   void* stream() override { return &stream_; }
 
   absl::StatusOr<void*> AllocatePinned(int64_t bytes) override { return AllocateOnDevice(bytes); }
   void FreePinned(void* memory) override { std::free(memory); }
-  void CopyToDevice(const RowCopy& copy) override { Queue(copy); }
+  void CopyToDevice(const RowCopy& copy) override {
+    Queue(copy);
+    queued_.push_back({copy, HashOf(copy)});
+  }
   void CopyToHost(const RowCopy& copy) override { Queue(copy); }
 
   absl::Status BeginRecording() override {
@@ -59,8 +65,14 @@ class EmulatedDevice : public Device {
   }
 
  private:
+  void Enter() override {}
   void WaitForStream() override {
     Check(!stream_.records, "nothing is waited for while the stream records");
+    for (const Queued& queued : queued_) {
+      Check(HashOf(queued.copy) == queued.hash,
+            "what is copied to the device stays as it is until the copy was waited for");
+    }
+    queued_.clear();
   }
   absl::StatusOr<void*> AllocateOnDevice(int64_t bytes) override {
     Check(!stream_.records, "nothing is allocated while the stream records");
@@ -72,6 +84,21 @@ class EmulatedDevice : public Device {
     return std::memset(memory, 0, static_cast<size_t>(bytes));
   }
   void FreeOnDevice(void* memory) override { std::free(memory); }
+
+  // A device reads memory of the host at some time before it is waited for.
+  struct Queued {
+    RowCopy copy;
+    size_t hash = 0;
+  };
+  static size_t HashOf(const RowCopy& copy) {
+    size_t hash = 0;
+    for (int64_t row = 0; row < copy.rows; ++row) {
+      const char* from = static_cast<const char*>(copy.from) + row * copy.from_stride;
+      const std::string_view bytes(from, static_cast<size_t>(copy.row_bytes));
+      hash = 31 * hash + std::hash<std::string_view>{}(bytes);
+    }
+    return hash;
+  }
 
   void Queue(const RowCopy& copy) {
     if (stream_.records) {
@@ -92,6 +119,7 @@ class EmulatedDevice : public Device {
   const DeviceFacts facts_;
   const Recordings recordings_;
   emulator::Stream stream_;
+  std::vector<Queued> queued_;
 };
 
 }  // namespace
