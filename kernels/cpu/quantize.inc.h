@@ -9,6 +9,8 @@
 namespace sauva {
 namespace {
 
+constexpr int64_t kFloatsAhead = 512;
+
 struct FloatUnit {
   float value[kInt8Unit];
 };
@@ -18,6 +20,9 @@ inline FloatUnit LoadUnit(const QuantizeArgs& args, int64_t first) {
   FloatUnit unit;
   const int64_t left = args.columns - first;
   if (args.order == nullptr && left >= kInt8Unit) {
+    // Rows often come from the caches of another core.
+    __builtin_prefetch(args.x + first + kFloatsAhead);
+    __builtin_prefetch(args.x + first + kFloatsAhead + kInt8Unit / 2);
     for (int i = 0; i < kInt8Unit; ++i) unit.value[i] = args.x[first + i];
     return unit;
   }
