@@ -211,7 +211,8 @@ LocalPipelineOptions PipelineOptions(const ModelBenchOptions& options) {
 
 }  // namespace
 
-absl::StatusOr<ModelBenchResult> RunModelBench(const ModelBenchOptions& options) {
+absl::StatusOr<ModelBenchResult> RunModelBench(
+    const ModelBenchOptions& options, const std::function<void(const ModelBenchResult&)>& on_news) {
   ModelBenchResult result;
   result.threads = options.threads > 0 ? options.threads : UsableCores();
   ASSIGN_OR_RETURN(const Model model,
@@ -233,35 +234,36 @@ absl::StatusOr<ModelBenchResult> RunModelBench(const ModelBenchOptions& options)
                                options.repeats));
   ModelBench bench(options, model, *bencher, *pipeline);
   result.weight_bytes = bench.cost().bytes();
+  on_news(result);
   if (options.prompt_tokens > 0) {
     ASSIGN_OR_RETURN(ModelBenchLine line, bench.Prefill());
     result.lines.push_back(std::move(line));
+    on_news(result);
   }
   for (const int rows : options.rows) {
     ASSIGN_OR_RETURN(ModelBenchLine line, bench.Decode(rows));
     result.lines.push_back(std::move(line));
+    on_news(result);
   }
   return result;
 }
 
-std::string ModelBenchText(const ModelBenchResult& result) {
-  std::string text = absl::StrFormat(
-      "%d threads, %.1f MB a step; loaded in %.2f s, its files are read in %.2f s\n",
-      result.threads, static_cast<double>(result.weight_bytes) / 1e6, result.load_seconds,
-      result.read_seconds);
-  for (const ModelBenchLine& line : result.lines) {
-    const Measurement& measured = line.measurement;
-    absl::StrAppendFormat(
-        &text,
-        "%-8s %4d rows %9.2f tokens/s  %5.1f %% of %-4s (%.1f-%.1f)  read %.1f GB/s, "
-        "int8 %.0f GOP/s, %s %.0f GFLOP/s\n",
-        line.name, line.rows, line.tokens_per_second(), 100 * measured.median_share(),
-        measured.limit, 100 * measured.shares.front(), 100 * measured.shares.back(),
-        measured.limits.read_bytes_per_second / 1e9,
-        measured.limits.int8_operations_per_second / 1e9, measured.limits.floats,
-        measured.limits.float_operations_per_second / 1e9);
+std::string ModelBenchNews(const ModelBenchResult& result) {
+  if (result.lines.empty()) {
+    return absl::StrFormat(
+        "%d threads, %.1f MB a step; loaded in %.2f s, its files are read in %.2f s",
+        result.threads, static_cast<double>(result.weight_bytes) / 1e6, result.load_seconds,
+        result.read_seconds);
   }
-  return text;
+  const ModelBenchLine& line = result.lines.back();
+  const Measurement& measured = line.measurement;
+  return absl::StrFormat(
+      "%-8s %4d rows %9.2f tokens/s  %5.1f %% of %-4s (%.1f-%.1f)  read %.1f GB/s, "
+      "int8 %.0f GOP/s, %s %.0f GFLOP/s",
+      line.name, line.rows, line.tokens_per_second(), 100 * measured.median_share(), measured.limit,
+      100 * measured.shares.front(), 100 * measured.shares.back(),
+      measured.limits.read_bytes_per_second / 1e9, measured.limits.int8_operations_per_second / 1e9,
+      measured.limits.floats, measured.limits.float_operations_per_second / 1e9);
 }
 
 std::string ModelBenchJson(const ModelBenchResult& result) {

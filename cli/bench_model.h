@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -50,10 +51,15 @@ struct ModelBenchResult {
 // Prefill and decode of a whole model in this process. The bytes of a step are those of the
 // checkpoint's matrices without the embedding, as published; of a format rounded at load,
 // those in memory. Operations are those of the layers' matrices.
+// `on_news` hears of the result once the model is loaded and again with each line, so that an
+// error later loses none.
 // Errors: those of OpenModel, MakeBackend and LocalPipeline.
-absl::StatusOr<ModelBenchResult> RunModelBench(const ModelBenchOptions& options);
+absl::StatusOr<ModelBenchResult> RunModelBench(
+    const ModelBenchOptions& options,
+    const std::function<void(const ModelBenchResult&)>& on_news = [](const ModelBenchResult&) {});
 
-std::string ModelBenchText(const ModelBenchResult& result);
+// A line of text about the newest of it: how the model was loaded, or the last line.
+std::string ModelBenchNews(const ModelBenchResult& result);
 std::string ModelBenchJson(const ModelBenchResult& result);
 
 }  // namespace sauva

@@ -40,9 +40,11 @@ int BenchModel(BenchFlags flags) {
   const auto kv_type = ParseKvType(flags.kv_type);
   if (!kv_type.ok()) return Report(kv_type.status());
   flags.model.kv_type = *kv_type;
-  const auto result = RunModelBench(flags.model);
+  const auto result = RunModelBench(flags.model, [&](const ModelBenchResult& so_far) {
+    if (!flags.json) std::cout << ModelBenchNews(so_far) << std::endl;
+  });
   if (!result.ok()) return Report(result.status());
-  std::cout << (flags.json ? ModelBenchJson(*result) + "\n" : ModelBenchText(*result));
+  if (flags.json) std::cout << ModelBenchJson(*result) << "\n";
   return kExitDone;
 }
 

@@ -17,6 +17,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
+using ::testing::StartsWith;
 using ::testing::UnorderedElementsAre;
 
 TEST(PercentilesTest, AreValuesByNearestRank) {
@@ -116,9 +117,13 @@ TEST(ModelBenchTest, RandomWeightsNeedAConfigurationAlone) {
                                .probe_bytes = 1 << 20};
   EXPECT_TRUE(absl::IsNotFound(RunModelBench(options).status()));
   options.random_weights = true;
-  const auto result = RunModelBench(options);
+  std::vector<std::string> news;
+  const auto result = RunModelBench(
+      options, [&](const ModelBenchResult& so_far) { news.push_back(ModelBenchNews(so_far)); });
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->lines.size(), 2u);
+  EXPECT_THAT(news, ElementsAre(HasSubstr("loaded in"), StartsWith("prefill    20 rows "),
+                                StartsWith("decode      3 rows ")));
   // Both layers' seven matrices and the head, a byte or two each.
   EXPECT_GT(result->weight_bytes, 2 * (3 * 64 * 96 + 3 * 64 * 64));
   options.depth = 96;  // found in the cache, or it is an error
