@@ -166,7 +166,7 @@ struct Avx2Lanes {
   static constexpr bool kSigned = true;
   static constexpr bool kBatches = false;
   static constexpr int kStreamTokens = 4;
-  static constexpr int StreamPanels(int) { return 1; }
+  static constexpr int StreamPanels(int, int) { return 1; }
   struct Integers {
     __m256i low, high;
   };

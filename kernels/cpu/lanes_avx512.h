@@ -147,7 +147,7 @@ struct Avx512Lanes {
   static constexpr bool kSigned = false;
   static constexpr bool kBatches = false;
   static constexpr int kStreamTokens = 4;
-  static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 2; }
+  static constexpr int StreamPanels(int tokens, int) { return tokens == 1 ? 4 : 2; }
   struct Integers {
     __m512i all;
   };

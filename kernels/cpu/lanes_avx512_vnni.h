@@ -18,8 +18,11 @@ struct VnniDots {
 
   static constexpr int kPanelTokens = 16;
   static constexpr bool kBatches = true;
-  static constexpr int kStreamTokens = 2;
-  static constexpr int StreamPanels(int tokens) { return tokens == 1 ? 4 : 2; }
+  static constexpr int kStreamTokens = 3;
+  // Memory is read fastest in four streams; more dot products than these do not fit in registers.
+  static constexpr int StreamPanels(int tokens, int planes) {
+    return tokens * planes <= 2 ? 4 : tokens * planes == 3 ? 3 : 2;
+  }
 
   using Quad = int32_t __attribute__((may_alias, aligned(1)));
 

@@ -160,7 +160,7 @@ struct ScalarLanes {
   static constexpr bool kBatches = false;
   // Up to so many tokens weights are streamed past sums in registers, so many panels at a time.
   static constexpr int kStreamTokens = 1;
-  static constexpr int StreamPanels(int) { return 1; }
+  static constexpr int StreamPanels(int, int) { return 1; }
   struct Integers {
     int32_t lane[kLanes];
   };

@@ -127,9 +127,10 @@ template <class L, class D, CodeFormat kFormat, int kMost>
 inline void StreamSome(const PackedTile& tile) {
   if constexpr (kMost > 0) {
     if (tile.tokens == kMost) {
-      return ForEachPanel<D::StreamPanels(kMost)>(tile, [&]<int kPanels>(int panel) {
-        PackedStream<L, D, kFormat, kMost, kPanels>(tile, panel).Run();
-      });
+      return ForEachPanel<D::StreamPanels(kMost, PlanesOf(kFormat))>(
+          tile, [&]<int kPanels>(int panel) {
+            PackedStream<L, D, kFormat, kMost, kPanels>(tile, panel).Run();
+          });
     }
     StreamSome<L, D, kFormat, kMost - 1>(tile);
   }
