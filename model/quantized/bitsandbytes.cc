@@ -85,11 +85,7 @@ class BitsandbytesLayout : public QuantizedLayout {
     QuantizedMatrix matrix = MatrixOf(outline, std::move(codes));
     matrix.outlier_threshold = threshold_;
     constexpr uint8_t kZero = 128;
-    const QuantizedPart& weight = *parts.Find("weight");
-    matrix.codes.resize(weight.bytes.size());
-    for (size_t i = 0; i < matrix.codes.size(); ++i) {
-      matrix.codes[i] = static_cast<uint8_t>(weight.Byte(static_cast<int64_t>(i)) ^ kZero);
-    }
+    ReadSigned(*parts.Find("weight"), matrix.codes);
     const QuantizedPart& largest = *parts.Find("SCB");
     for (int64_t row = 0; row < size.rows; ++row) {
       const auto first = matrix.codes.begin() + row * size.columns;
@@ -202,6 +198,17 @@ class BitsandbytesLayout : public QuantizedLayout {
     return scales;
   }
 
+  // Two codes to a byte, the first in the higher half; the last may be alone.
+  static void ReadPairs(const QuantizedPart& weight, std::vector<uint8_t>& codes) {
+    const size_t pairs = codes.size() / 2;
+    uint8_t* to = codes.data();
+    for (const std::byte pair : weight.bytes.first(pairs)) {
+      *to++ = static_cast<uint8_t>(pair >> 4);
+      *to++ = static_cast<uint8_t>(pair & std::byte{15});
+    }
+    if (codes.size() % 2 != 0) codes.back() = static_cast<uint8_t>(weight.bytes[pairs]) >> 4;
+  }
+
   static absl::StatusOr<QuantizedMatrix> ReadNf4(const QuantizedParts& parts, MatrixSize size,
                                                  std::vector<uint8_t> codes) {
     ASSIGN_OR_RETURN(const State state, ReadState(parts, size));
@@ -220,12 +227,8 @@ class BitsandbytesLayout : public QuantizedLayout {
         matrix.scales.push_back(scales[static_cast<size_t>(at / state.block_size)]);
       }
     }
-    const QuantizedPart& weight = *parts.Find("weight");
     matrix.codes.resize(static_cast<size_t>(size.rows * size.columns));
-    for (size_t i = 0; i < matrix.codes.size(); ++i) {
-      const uint8_t pair = weight.Byte(static_cast<int64_t>(i / 2));
-      matrix.codes[i] = i % 2 == 0 ? pair >> 4 : pair & 0xf;
-    }
+    ReadPairs(*parts.Find("weight"), matrix.codes);
     return matrix;
   }
 

@@ -78,7 +78,8 @@ class CompressedTensorsLayout : public QuantizedLayout {
     ReadCodes(parts, matrix);
     const int64_t groups = matrix.groups();
     const QuantizedPart& scales = *parts.Find("weight_scale");
-    for (int64_t i = 0; i < size.rows * groups; ++i) matrix.scales.push_back(scales.Float(i));
+    matrix.scales.resize(static_cast<size_t>(size.rows * groups));
+    scales.Floats(0, matrix.scales);
     RETURN_IF_ERROR(CheckScales(parts, matrix.scales, groups));
     ReadZeros(parts, matrix);
     if (const QuantizedPart* group_of_column = parts.Find("weight_g_idx")) {
@@ -116,20 +117,20 @@ class CompressedTensorsLayout : public QuantizedLayout {
   }
 
   void ReadCodes(const QuantizedParts& parts, QuantizedMatrix& matrix) const {
+    if (!scheme_.packed) return ReadSigned(*parts.Find("weight"), matrix.codes);
     matrix.codes.resize(static_cast<size_t>(matrix.rows * matrix.columns));
-    if (!scheme_.packed) {
-      const QuantizedPart& weight = *parts.Find("weight");
-      for (size_t i = 0; i < matrix.codes.size(); ++i) {
-        matrix.codes[i] = static_cast<uint8_t>(weight.Byte(static_cast<int64_t>(i)) ^ 0x80);
-      }
-      return;
-    }
     const QuantizedPart& packed = *parts.Find("weight_packed");
     const int64_t words = Words(matrix.columns);
+    constexpr int64_t kPerWord = 8;  // codes of 4 bits
+    constexpr int64_t kSpread = kSpreadWords * kPerWord;
     for (int64_t row = 0; row < matrix.rows; ++row) {
       const auto word = [&](int64_t i) { return packed.Word(row * words + i); };
       uint8_t* codes = matrix.codes.data() + row * matrix.columns;
-      for (int64_t i = 0; i < matrix.columns; ++i) {
+      int64_t i = 0;
+      for (; scheme_.bits == 4 && i + kSpread <= matrix.columns; i += kSpread) {
+        SpreadNibbles(packed.bytes.data() + row * words * 4 + i / 2, codes + i, kPerWord);
+      }
+      for (; i < matrix.columns; ++i) {
         codes[i] = static_cast<uint8_t>(StreamValue(word, i, scheme_.bits));
       }
     }

@@ -15,7 +15,6 @@ constexpr int64_t kRun = 32;
 
 constexpr int64_t kWordBytes = 4;
 constexpr int64_t kPerWord = 8;  // codes of 4 bits
-constexpr int64_t kFour = 4;     // words that are taken together
 
 // Rows that are read together: four cache lines of words.
 constexpr int64_t kRows = 64;
@@ -147,7 +146,7 @@ class GptqLayout : public QuantizedLayout {
         const std::byte* const ahead = words(std::min(first + i + kAhead, matrix.columns - 1));
         for (int64_t b = 0; b < kRows * kWordBytes; b += 64) __builtin_prefetch(ahead + b);
         const std::byte* const from = words(first + i);
-        for (int64_t r = 0; r < rows.end - rows.first; r += kFour) {
+        for (int64_t r = 0; r < rows.end - rows.first; r += kSpreadWords) {
           SpreadNibbles(from + r * kWordBytes,
                         &tile[static_cast<size_t>(r)][static_cast<size_t>(i)], kRun);
         }
@@ -155,24 +154,6 @@ class GptqLayout : public QuantizedLayout {
       for (int64_t r = 0; r < rows.end - rows.first; ++r) {
         std::memcpy(codes + r * matrix.columns + first, &tile[static_cast<size_t>(r)], kRun);
       }
-    }
-  }
-
-  // The nibbles of four words, a byte each, the lowest first; those of a word `stride` bytes after
-  // those of the last.
-  static void SpreadNibbles(const std::byte* words, uint8_t* to, int64_t stride) {
-    using Bytes = uint8_t __attribute__((vector_size(kFour * kWordBytes)));
-    Bytes bytes;
-    std::memcpy(&bytes, words, sizeof bytes);
-    const Bytes low = bytes & 15;
-    const Bytes high = bytes >> 4;
-    const std::array<Bytes, 2> spread = {
-        __builtin_shuffle(low, high, Bytes{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}),
-        __builtin_shuffle(low, high,
-                          Bytes{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31})};
-    for (int64_t i = 0; i < kFour; ++i) {
-      std::memcpy(to + i * stride, reinterpret_cast<const uint8_t*>(&spread) + i * kPerWord,
-                  kPerWord);
     }
   }
 

@@ -68,6 +68,13 @@ int64_t QuantizedParts::size_bytes() const {
   return bytes;
 }
 
+void ReadSigned(const QuantizedPart& weight, std::vector<uint8_t>& codes) {
+  codes.resize(weight.bytes.size());
+  std::ranges::transform(weight.bytes, codes.begin(), [](std::byte code) {
+    return static_cast<uint8_t>(code ^ std::byte{128});
+  });
+}
+
 QuantizedMatrix MatrixOf(const QuantizedOutline& outline, std::vector<uint8_t> codes) {
   return {.kind = outline.kind,
           .bits = outline.bits,

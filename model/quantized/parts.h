@@ -59,6 +59,29 @@ uint32_t StreamValue(const Words& word, int64_t index, int bits) {
   return static_cast<uint32_t>(value & ((uint64_t{1} << bits) - 1));
 }
 
+// The nibbles of so many 32-bit words, a byte each, the lowest first; those of a word `stride`
+// bytes after those of the word before.
+constexpr int64_t kSpreadWords = 4;
+inline void SpreadNibbles(const std::byte* words, uint8_t* to, int64_t stride) {
+  constexpr int64_t kBytes = 16;
+  using Bytes = uint8_t __attribute__((vector_size(kBytes)));
+  Bytes bytes;
+  std::memcpy(&bytes, words, sizeof bytes);
+  const Bytes low = bytes & 15;
+  const Bytes high = bytes >> 4;
+  const Bytes spread[] = {
+      __builtin_shuffle(low, high, Bytes{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23}),
+      __builtin_shuffle(low, high,
+                        Bytes{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31})};
+  constexpr int64_t kPerWord = 2 * kBytes / kSpreadWords;
+  for (int64_t i = 0; i < kSpreadWords; ++i) {
+    std::memcpy(to + i * stride, reinterpret_cast<const uint8_t*>(spread) + i * kPerWord, kPerWord);
+  }
+}
+
+// Signed bytes as codes whose zero is 128.
+void ReadSigned(const QuantizedPart& weight, std::vector<uint8_t>& codes);
+
 // A matrix of these sizes, as yet without scales and zero points. `codes` is memory for its codes,
 // whose contents and size do not matter.
 QuantizedMatrix MatrixOf(const QuantizedOutline& outline, std::vector<uint8_t> codes);
