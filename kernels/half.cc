@@ -3,6 +3,8 @@
 #include <bit>
 #include <cstring>
 
+#include "kernels/vector_clones.h"
+
 namespace sauva {
 namespace {
 
@@ -55,12 +57,14 @@ inline uint16_t LoadBits(const std::byte* from, size_t index) {
 
 float HalfToFloat(uint16_t half) { return Widen(half); }
 
+SAUVA_VECTOR_CLONES
 void HalvesToFloats(const std::byte* halves, std::span<float> floats) {
   for (size_t i = 0; i < floats.size(); ++i) floats[i] = Widen(LoadBits(halves, i));
 }
 
 uint16_t FloatToHalf(float value) { return Narrow(value); }
 
+SAUVA_VECTOR_CLONES
 bool FloatsToHalves(std::span<const float> floats, uint16_t* halves) {
   uint32_t lost = 0;
   for (size_t i = 0; i < floats.size(); ++i) {

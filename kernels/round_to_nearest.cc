@@ -12,6 +12,7 @@
 #include "base/status_macros.h"
 #include "kernels/half.h"
 #include "kernels/numerics.h"
+#include "kernels/vector_clones.h"
 #include "kernels/weight_source.h"
 
 namespace sauva {
@@ -22,6 +23,7 @@ constexpr uint8_t kNf4Zero = 7;  // the code of 0
 // Numbers side by side, where compilers may not put those that come one after the other.
 constexpr size_t kAtOnce = 8;
 
+// By value where codes are simply stored: then compilers know that none lies over it.
 struct GroupView {
   std::span<const float> values;
   std::span<uint8_t> codes;
@@ -46,6 +48,7 @@ float LargestMagnitude(std::span<const float> values) {
 struct Range {
   float low = 0, high = 0;
 };
+SAUVA_VECTOR_CLONES
 Range RangeOf(std::span<const float> values) {
   float low[kAtOnce] = {}, high[kAtOnce] = {};
   size_t i = 0;
@@ -107,7 +110,8 @@ absl::StatusOr<QuantizedMatrix> ForEachGroup(const WeightSource& source, Quantiz
   return matrix;
 }
 
-void RoundInt8Group(const GroupView& group) {
+SAUVA_VECTOR_CLONES
+void RoundInt8Group(GroupView group) {
   const float scale = LargestMagnitude(group.values) / kInt8Max;
   *group.zero = kInt8Zero;
   if (scale < std::numeric_limits<float>::min()) {
@@ -129,7 +133,8 @@ float PublishedStep(float step) {
   return std::max(kSmallestHalf, HalfToFloat(FloatToHalf(step)));
 }
 
-void RoundIntegerGroup(const GroupView& group, int bits) {
+SAUVA_VECTOR_CLONES
+void RoundIntegerGroup(GroupView group, int bits) {
   const auto [low, high] = RangeOf(group.values);
   const auto steps = static_cast<float>((1 << bits) - 1);
   const float step = high / steps - low / steps;  // high - low might overflow
@@ -139,15 +144,17 @@ void RoundIntegerGroup(const GroupView& group, int bits) {
     std::fill(group.codes.begin(), group.codes.end(), uint8_t{0});
     return;
   }
-  *group.scale = PublishedStep(step);
-  const float zero = std::clamp(RoundEven(-low / *group.scale), 0.0f, steps);
+  const float scale = PublishedStep(step);
+  const float zero = std::clamp(RoundEven(-low / scale), 0.0f, steps);
+  *group.scale = scale;
   *group.zero = static_cast<uint8_t>(zero);
   for (size_t i = 0; i < group.values.size(); ++i) {
-    const float code = RoundEven(group.values[i] / *group.scale) + zero;
+    const float code = RoundEven(group.values[i] / scale) + zero;
     group.codes[i] = static_cast<uint8_t>(std::clamp(code, 0.0f, steps));
   }
 }
 
+SAUVA_VECTOR_CLONES
 void RoundNf4Group(const GroupView& group) {
   const float largest = LargestMagnitude(group.values);
   const float inverse = 1.0f / largest;
