@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/ceil_divide.h"
 #include "base/status_macros.h"
 
 namespace sauva {
@@ -23,7 +24,7 @@ std::byte* MapPages(int64_t bytes) {
   if (spare == 0) return data;
   const int64_t page = sysconf(_SC_PAGESIZE);
   const int64_t before = -static_cast<int64_t>(reinterpret_cast<uintptr_t>(data)) & (spare - 1);
-  const int64_t end = (before + bytes + page - 1) / page * page;
+  const int64_t end = CeilDivide(before + bytes, page) * page;
   if (before > 0) munmap(data, static_cast<size_t>(before));
   if (end < bytes + spare) munmap(data + end, static_cast<size_t>(bytes + spare - end));
   return data + before;

@@ -1,12 +1,12 @@
 #include "kernels/quantized_matrix.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "kernels/finite.h"
 #include "kernels/numerics.h"
 
 namespace sauva {
@@ -37,13 +37,9 @@ absl::Status ValidateBelow(const std::string& name, const char* what,
                  index % columns, "; at most ", limit);
 }
 
-constexpr uint32_t kInfinity = std::bit_cast<uint32_t>(std::numeric_limits<float>::infinity());
-
 absl::Status ValidateScales(const std::string& name, const QuantizedMatrix& m) {
-  uint32_t off = 0;
-  for (const float scale : m.scales)
-    off |= (std::bit_cast<uint32_t>(scale) & kInfinity) == kInfinity;
-  for (size_t i = 0; off != 0 && i < m.scales.size(); ++i) {
+  if (AllFinite(m.scales)) return absl::OkStatus();
+  for (size_t i = 0; i < m.scales.size(); ++i) {
     if (std::isfinite(m.scales[i])) continue;
     const auto index = static_cast<int64_t>(i);
     return Invalid(name, "scale ", m.scales[i], " at row ", index / m.groups(), ", group ",

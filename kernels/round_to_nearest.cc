@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
+#include "kernels/finite.h"
 #include "kernels/half.h"
 #include "kernels/numerics.h"
 #include "kernels/vector_clones.h"
@@ -66,12 +67,7 @@ Range RangeOf(std::span<const float> values) {
 }
 
 absl::Status CheckFinite(const WeightSource& source, int64_t row, std::span<const float> values) {
-  constexpr uint32_t kInfinity = 0x7f800000u;
-  uint32_t some = 0;
-  for (const float value : values) {
-    some |= static_cast<uint32_t>((std::bit_cast<uint32_t>(value) & kInfinity) == kInfinity);
-  }
-  if (some == 0) return absl::OkStatus();
+  if (AllFinite(values)) return absl::OkStatus();
   const auto found = std::ranges::find_if_not(values, [](float x) { return std::isfinite(x); });
   return absl::InvalidArgumentError(absl::StrCat("tensor ", source.name, ": row ", row, ", column ",
                                                  found - values.begin(),

@@ -134,7 +134,8 @@ __global__ void __launch_bounds__(kThreads, 2) CodeMatMul(CodeMatMulLaunch args)
   WriteOut<kRowTiles, kTokenTiles>(args, place, sum);
 }
 
-template <class Codes, int kRowTiles, int kTokenTiles, int kAhead, WeightReads kReads>
+template <class Codes, int kRowTiles, int kTokenTiles, int kAhead,
+          WeightReads kReads = WeightReads::kByOneBlock>
 void LaunchTiles(const CodeMatMulLaunch& args, void* stream) {
   constexpr int kBlockRows = kWarps * kRowTiles * kTileRows;
   const int64_t blocks =
@@ -147,9 +148,8 @@ void LaunchTiles(const CodeMatMulLaunch& args, void* stream) {
 // The tile only decides the speed: each output has one order of sums.
 template <class Codes>
 void LaunchCodes(const CodeMatMulLaunch& args, void* stream) {
-  constexpr WeightReads kOnce = WeightReads::kByOneBlock;
-  if (args.tokens <= kTileTokens) return LaunchTiles<Codes, 1, 1, 8, kOnce>(args, stream);
-  if (args.tokens <= 4 * kTileTokens) return LaunchTiles<Codes, 1, 4, 4, kOnce>(args, stream);
+  if (args.tokens <= kTileTokens) return LaunchTiles<Codes, 1, 1, 8>(args, stream);
+  if (args.tokens <= 4 * kTileTokens) return LaunchTiles<Codes, 1, 4, 4>(args, stream);
   LaunchTiles<Codes, 2, 4, 2, WeightReads::kBySeveral>(args, stream);
 }
 

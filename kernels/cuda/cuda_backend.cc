@@ -140,8 +140,7 @@ absl::StatusOr<std::unique_ptr<RopeTable>> CudaBackend::MakeRopeTable(const Rope
   const auto& host = static_cast<const HostRopeTable&>(*made);
   const int64_t bytes = int64_t{host.max_positions()} * 2 * host.pairs() * int64_t{sizeof(float)};
   ASSIGN_OR_RETURN(DeviceMemory turns, DeviceMemory::Allocate(*device_, bytes));
-  device_->CopyToDevice({.to = turns.data(), .from = host.cos(0), .row_bytes = bytes, .rows = 1});
-  device_->Wait();
+  device_->Upload({.to = turns.data(), .from = host.cos(0), .row_bytes = bytes, .rows = 1});
   return std::make_unique<CudaRopeTable>(host, std::move(turns));
 }
 

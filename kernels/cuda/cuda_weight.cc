@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "base/status_macros.h"
 #include "kernels/cuda/pack.h"
@@ -25,12 +26,6 @@ Rounding RoundingOf(ActivationKind kind) {
       return Rounding::kLlmInt8;
   }
   return Rounding::kGroups;
-}
-
-// Whether f16 holds every scale as it is.
-bool AllAreHalves(std::span<const float> scales) {
-  return std::all_of(scales.begin(), scales.end(),
-                     [](float scale) { return HalfToFloat(FloatToHalf(scale)) == scale; });
 }
 
 // One number per row and weight group, row tile by row tile; 0 beyond the matrix.
@@ -131,11 +126,11 @@ absl::Status CudaWeight::UploadCodes(Device& device, const QuantizedMatrix& matr
 }
 
 absl::Status CudaWeight::UploadScales(Device& device, const QuantizedMatrix& matrix) {
-  codes_.half_scales = AllAreHalves(matrix.scales);
+  std::vector<uint16_t> halves(matrix.scales.size());
+  codes_.half_scales = FloatsToHalves(matrix.scales, halves.data());
   if (codes_.half_scales) {
-    ASSIGN_OR_RETURN(scales_, UploadPerGroup<uint16_t>(device, matrix, [&](size_t i) {
-                       return FloatToHalf(matrix.scales[i]);
-                     }));
+    ASSIGN_OR_RETURN(scales_,
+                     UploadPerGroup<uint16_t>(device, matrix, [&](size_t i) { return halves[i]; }));
   } else {
     ASSIGN_OR_RETURN(
         scales_, UploadPerGroup<float>(device, matrix, [&](size_t i) { return matrix.scales[i]; }));
